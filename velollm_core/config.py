@@ -110,7 +110,11 @@ class Knob:
         for value in _readings(text):
             if self.domain.accepts(value):
                 return value
-            if isinstance(self.domain, Range) and isinstance(value, int) and not self.domain.integral:
+            if (
+                isinstance(self.domain, Range)
+                and isinstance(value, int)
+                and not self.domain.integral
+            ):
                 return float(value)
         unit = f" {self.unit}" if self.unit else ""
         raise UsageError(
@@ -214,7 +218,9 @@ def problems(knobs: tuple[Knob, ...], config: Mapping[str, Value]) -> tuple[Prob
     for name, value in config.items():
         knob = known.get(name)
         if knob is None:
-            found.append(Problem(name, f"there is no knob {name!r}; known: {', '.join(sorted(known))}"))
+            found.append(
+                Problem(name, f"there is no knob {name!r}; known: {', '.join(sorted(known))}")
+            )
         elif not knob.domain.accepts(value):
             found.append(Problem(name, f"{name} cannot be {show(value)}; it takes {knob.domain}"))
     return tuple(found)

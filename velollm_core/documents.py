@@ -1,8 +1,8 @@
 """Versioned JSON documents in and out. The only place that touches converters.
 
 A document is an object whose first key is ``"schema": "velollm.<kind>/<major>"``. What is read is
-either whole and of the newest major, or refused in one sentence that names the file and the key: unknown keys,
-missing keys and values of another type are never repaired in silence.
+either whole and of the newest major, or refused in one sentence that names the file and the key:
+unknown keys, missing keys and values of another type are never repaired in silence.
 """
 
 from __future__ import annotations
@@ -165,5 +165,3 @@ def write(path: Path, kind: str, major: int, value: object) -> None:
 
 def _os_reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-

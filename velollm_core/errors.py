@@ -85,9 +85,7 @@ class LaunchError(Unavailable):
         kind: how the trial that needed the engine is recorded.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", kind: FailureKind = FailureKind.CRASH
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", kind: FailureKind = FailureKind.CRASH) -> None:
         super().__init__(message, hint)
         self.kind = kind
 
@@ -101,9 +99,7 @@ class RequestError(Unavailable):
         kind: how the request is recorded.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", kind: FailureKind = FailureKind.CRASH
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", kind: FailureKind = FailureKind.CRASH) -> None:
         super().__init__(message, hint)
         self.kind = kind
 

@@ -1,4 +1,5 @@
-"""Every hook that a plugin may implement. Reference: ``docs/reference/hooks.md``, generated from here.
+"""Every hook that a plugin may implement. Reference: ``docs/reference/hooks.md``, generated from
+here.
 
 A plugin is a module (or object) named by an entry point of group ``velollm``. It implements any of
 these with ``velollm_core.hookimpl`` and may set ``VELOLLM_HOOKS`` to the number it was written for.
@@ -34,7 +35,8 @@ def velollm_detect_gpus(probe: Probe) -> Iterable[GpuInfo]:
     seconds: run programs through ``probe.run``, which bounds them and names those that hang.
 
     Args:
-        probe: runs programs in bounded time and reads files below a root, so that tests can plant both.
+        probe: runs programs in bounded time and reads files below a root, so that tests can plant
+        both.
     """
     raise NotImplementedError
 
@@ -43,8 +45,8 @@ def velollm_detect_gpus(probe: Probe) -> Iterable[GpuInfo]:
 def velollm_register_backends(register: Callable[[Backend], None]) -> None:
     """Offer inference engines.
 
-    Call ``register`` once for each :class:`~velollm_core.backends.contract.Backend`. Its ``name`` is the
-    value of ``--backend``; a name that is taken is an error that names both plugins.
+    Call ``register`` once for each :class:`~velollm_core.backends.contract.Backend`. Its ``name``
+    is the value of ``--backend``; a name that is taken is an error that names both plugins.
 
     Args:
         register: takes one backend object.
@@ -72,7 +74,8 @@ def velollm_register_model_sources(register: Callable[[ModelSource], None]) -> N
 
 @hookspec
 def velollm_trial_finished(trial: Trial) -> None:
-    """Observe a trial that has ended and is in the journal. Called between trials, never inside one.
+    """Observe a trial that has ended and is in the journal. Called between trials, never inside
+    one.
 
     Args:
         trial: the finished :class:`~velollm_core.experiment.spec.Trial`, failed ones included.

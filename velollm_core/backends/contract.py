@@ -1,8 +1,9 @@
 """What a backend is: :class:`Backend` finds and starts engines, :class:`Session` is a running one.
 
 An adapter subclasses both. Only what its engine really has needs overriding: every optional method
-has a default that says "no". Events carry the milliseconds since their request was sent, measured at the
-client; counts and phase timings are the server's own, and absent where the server does not tell.
+has a default that says "no". Events carry the milliseconds since their request was sent, measured
+at the client; counts and phase timings are the server's own, and absent where the server does not
+tell.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Option:
 class Installation:
     """An engine that was found.
 
-    ``location`` is a path or a URL. ``options`` are the ``-X`` values it was found with, which a backend
-    may need again to start it or to attach to it.
+    ``location`` is a path or a URL. ``options`` are the ``-X`` values it was found with, which a
+    backend may need again to start it or to attach to it.
     """
 
     backend: str
@@ -97,7 +98,8 @@ class Request:
 
 @frozen(kw_only=True, slots=True)
 class Event:
-    """Something arrived. ``tokens`` is how many, if the server says so: under speculation they come in bursts.
+    """Something arrived. ``tokens`` is how many, if the server says so: under speculation they come
+    in bursts.
 
     A chunk with only a role has no text and is not a first token.
     """
@@ -147,17 +149,21 @@ class Footprint:
 
 @frozen(kw_only=True)
 class MemoryUse:
-    """Memory that an engine takes now: resident host bytes, and bytes by GPU uuid where NVML tells."""
+    """Memory that an engine takes now: resident host bytes, and bytes by GPU uuid where NVML
+    tells.
+    """
 
     rss_bytes: int
     gpu_bytes: Mapping[str, int] = field(factory=dict)
 
 
 class Session(ABC):
-    """A running endpoint, and a context manager that ends it. ``generate`` is safe from many threads.
+    """A running endpoint, and a context manager that ends it. ``generate`` is safe from many
+    threads.
 
     ``pids`` are the server's processes where they are known. ``load_ms`` is the time from start to
-    readiness, ``None`` for a server that was already running. ``log_tail`` quotes the server's last words.
+    readiness, ``None`` for a server that was already running. ``log_tail`` quotes the server's last
+    words.
     """
 
     url: str
@@ -178,7 +184,9 @@ class Session(ABC):
         """End what was started; leave alone what was only attached to. May be called twice."""
 
     def effective(self) -> Config:
-        """The configuration read back from the server. What it does not tell is absent, never assumed."""
+        """The configuration read back from the server. What it does not tell is absent, never
+        assumed.
+        """
         return Config()
 
     def reconfigure(self, config: Config) -> None:
@@ -195,7 +203,9 @@ class Session(ABC):
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of ``text`` without special tokens; needs :attr:`Capability.TOKENIZE`."""
-        raise Unavailable(f"the server at {self.url} does not tokenize ({len(text)} characters asked).")
+        raise Unavailable(
+            f"the server at {self.url} does not tokenize ({len(text)} characters asked)."
+        )
 
     def counters(self) -> Mapping[str, float] | None:
         """The server's counters by name, or ``None`` where it has none."""
@@ -222,10 +232,15 @@ class Session(ABC):
 
 
 class Backend(ABC):
-    """An inference engine that VeloLLM can drive: one object per plugin, without state of its own."""
+    """An inference engine that VeloLLM can drive: one object per plugin, without state of its own.
+
+    ``automatic`` backends may be chosen where the user names none; among those that find something,
+    a running server goes before a binary, and a binary before a wheel.
+    """
 
     name: str
     options: tuple[Option, ...] = ()
+    automatic: bool = False
 
     @abstractmethod
     def probe(
@@ -262,7 +277,9 @@ class Backend(ABC):
     def check(
         self, installation: Installation, model: Model, config: Config
     ) -> tuple[Problem, ...]:
-        """What is wrong with ``config``: unknown knobs, values outside their domain, contradictions."""
+        """What is wrong with ``config``: unknown knobs, values outside their domain,
+        contradictions.
+        """
         return problems(self.knobs(installation, model), config)
 
     def expected(self, installation: Installation, model: Model, config: Config) -> Config:
@@ -303,7 +320,9 @@ class Backend(ABC):
 
 @frozen
 class Mismatch:
-    """A knob whose value, read back, is not what was to be expected. ``found`` is ``None`` where it was missing."""
+    """A knob whose value, read back, is not what was to be expected. ``found`` is ``None`` where it
+    was missing.
+    """
 
     knob: str
     expected: Value
@@ -311,7 +330,9 @@ class Mismatch:
 
 
 def mismatches(expected: Config, effective: Config) -> tuple[Mismatch, ...]:
-    """Every expected value that was not read back: the engine ignored the setting, or did not tell."""
+    """Every expected value that was not read back: the engine ignored the setting, or did not
+    tell.
+    """
     return tuple(
         Mismatch(name, value, effective.get(name))
         for name, value in expected.items()

@@ -1,9 +1,10 @@
-"""Runs one program and ends it when the pipe on standard input closes. Started as a script, standard library only.
+"""Runs one program and ends it when the pipe on standard input closes. Started as a script,
+standard library only.
 
-Called as ``python -I -S guard.py LOG PROGRAM [ARG ...]``. Prints the program's process id, or why it could
-not be started, and then ends with its exit code (128 + N for signal N). A number on standard input is a
-request to stop with that many seconds of grace; end of file, which is what SIGKILL of the parent gives,
-is the same with one second.
+Called as ``python -I -S guard.py LOG PROGRAM [ARG ...]``. Prints the program's process id, or why
+it could not be started, and then ends with its exit code (128 + N for signal N). A number on
+standard input is a request to stop with that many seconds of grace; end of file, which is what
+SIGKILL of the parent gives, is the same with one second.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _watch(program: subprocess.Popen[bytes]) -> None:
 def main(argv: list[str]) -> int:
     log, command = argv[1], argv[2:]
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        # Ctrl-C and a closed terminal reach VeloLLM, which decides; the guard acts on its pipe alone.
+        # Ctrl-C and a closed terminal reach VeloLLM, which decides; the guard obeys its pipe alone.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -37,19 +38,15 @@ class Child:
         return 128 - code if code > 128 else code
 
     def stop(self, grace_s: float = _GRACE_S) -> None:
-        """Ask the engine to end, kill it and its children after ``grace_s``, and wait until it is gone."""
-        if self._guard.poll() is None and self._guard.stdin is not None:
-            try:
-                self._guard.stdin.write(f"{grace_s}\n".encode())
-                self._guard.stdin.flush()
-            except OSError:
-                pass  # the guard has just ended by itself, which is what was asked for
+        """Ask the engine to end, kill it and its children after ``grace_s``, and wait until it is
+        gone.
+        """
         for stream in (self._guard.stdin, self._guard.stdout):
-            if stream is not None:
-                try:
+            if stream is not None and not stream.closed:
+                with suppress(OSError):  # the guard may just have ended by itself
+                    if stream is self._guard.stdin:
+                        stream.write(f"{grace_s}\n".encode())
                     stream.close()
-                except OSError:
-                    pass
         try:
             self._guard.wait(grace_s + 5)
         except subprocess.TimeoutExpired:
@@ -74,7 +71,8 @@ class Place:
     deadline: float
 
     def start(self, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Child:
-        """Start ``argv`` in its own process group, output to the log. The only way to start an engine.
+        """Start ``argv`` in its own process group, output to the log. The only way to start an
+        engine.
 
         Args:
             argv: program and arguments; no shell reads them.
@@ -94,8 +92,8 @@ class Place:
             start_new_session=os.name == "posix",
             creationflags=flags,
         )
-        assert guard.stdout is not None
-        first = guard.stdout.readline().decode("utf-8", "replace").strip()
+        said = b"" if guard.stdout is None else guard.stdout.readline()
+        first = said.decode("utf-8", "replace").strip()
         if not first.isdigit():
             guard.wait()
             raise LaunchError(

@@ -1,8 +1,9 @@
 """The words of measuring: workloads, arms, experiments, and what comes out of them.
 
-``Arm`` and ``Experiment`` hold live objects and describe what is to be done; ``Trial``, ``Sample`` and
-``BenchmarkResult`` are plain data, written to the journal and to ``velollm.benchmark/1`` documents. Nothing in
-them names a host, a user or a home path, and texts are hashed unless they were asked to be kept.
+``Arm`` and ``Experiment`` hold live objects and describe what is to be done; ``Trial``, ``Sample``
+and ``BenchmarkResult`` are plain data, written to the journal and to ``velollm.benchmark/1``
+documents. Nothing in them names a host, a user or a home path, and texts are hashed unless they
+were asked to be kept.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
     from velollm_core.models.spec import Model
 
 RUNNER_VERSION = 1
-"""Part of a trial's key: raised when trials of before and after can no longer stand in one comparison."""
+"""Part of a trial's key: raised when trials of before and after can no longer stand in one
+comparison."""
 
 
 @frozen(kw_only=True)
 class Workload:
     """A family of prompts: a pure function from (seed, block, index) to a request's messages.
 
-    ``max_tokens`` bounds each answer. ``group`` consecutive indices belong together and are sent in order by
-    one client (the turns of a conversation). ``repeats_input`` says that answers repeat much of the
-    prompt, on which speculation lives. ``reuses_prefix`` says that prompts share prefixes on purpose.
-    ``digest`` changes whenever the prompts change.
+    ``max_tokens`` bounds each answer. ``group`` consecutive indices belong together and are sent in
+    order by one client (the turns of a conversation). ``repeats_input`` says that answers repeat
+    much of the prompt, on which speculation lives. ``reuses_prefix`` says that prompts share
+    prefixes on purpose. ``digest`` changes whenever the prompts change. ``distinct`` is how many
+    different prompts there are before they come again, ``None`` where there is no end of them.
     """
 
     name: str
@@ -44,14 +47,16 @@ class Workload:
     group: int = 1
     repeats_input: bool = False
     reuses_prefix: bool = False
+    distinct: int | None = None
 
 
 @frozen(kw_only=True)
 class Phase:
-    """A part of a trial: ``requests`` of one workload by ``concurrency`` clients, after ``warmup`` more.
+    """A part of a trial: ``requests`` of one workload by ``concurrency`` clients, after ``warmup``
+    more.
 
-    ``max_tokens`` overrides the workload's. ``duration_s``, where given, ends the phase after that time
-    instead (``requests`` is then the least number sent).
+    ``max_tokens`` overrides the workload's. ``duration_s``, where given, ends the phase after that
+    time instead (``requests`` is then the least number sent).
     """
 
     workload: Workload
@@ -64,7 +69,9 @@ class Phase:
 
 @frozen(kw_only=True)
 class Arm:
-    """One configuration that takes part: what to run, and whether to start it or to attach to it."""
+    """One configuration that takes part: what to run, and whether to start it or to attach to
+    it.
+    """
 
     name: str
     backend: Backend
@@ -78,9 +85,9 @@ class Arm:
 class Experiment:
     """Every block holds every arm once, in an order shuffled by ``seed``.
 
-    With ``unit="launch"`` each trial starts its own server; with ``unit="block"`` an arm keeps one session
-    for the whole experiment and changes it through ``reconfigure``. ``keep_text`` keeps answers in
-    the samples. ``force`` measures although another server or a foreign load is at work.
+    With ``unit="launch"`` each trial starts its own server; with ``unit="block"`` an arm keeps one
+    session for the whole experiment and changes it through ``reconfigure``. ``keep_text`` keeps
+    answers in the samples. ``force`` measures although another server or a foreign load is at work.
     """
 
     arms: tuple[Arm, ...]
@@ -98,10 +105,11 @@ class Experiment:
 class Sample:
     """One request measured.
 
-    Times are milliseconds: ``started_ms`` since the phase began, the others since the request was sent.
-    ``event_ms`` holds the arrival of every event with text, ``event_tokens`` how many tokens each carried, 0 where
-    the server did not say. Counts and ``timings`` are the server's. ``output_sha256`` is the hash of the whole
-    answer. A request that failed has ``error``, and whatever came before it.
+    Times are milliseconds: ``started_ms`` since the phase began, the others since the request was
+    sent. ``event_ms`` holds the arrival of every event with text, ``event_tokens`` how many tokens
+    each carried, 0 where the server did not say. Counts and ``timings`` are the server's.
+    ``output_sha256`` is the hash of the whole answer. A request that failed has ``error``, and
+    whatever came before it.
     """
 
     index: int
@@ -127,7 +135,9 @@ class Sample:
 
 @frozen(kw_only=True)
 class PhaseRecord:
-    """What one phase of a trial gave. ``wall_ms`` spans the first measured request's start to the last one's end."""
+    """What one phase of a trial gave. ``wall_ms`` spans the first measured request's start to the
+    last one's end.
+    """
 
     workload: str
     concurrency: int
@@ -163,10 +173,11 @@ class MachineLoad:
 
 @frozen(kw_only=True)
 class Trial:
-    """One arm in one block. ``key`` hashes everything that makes it repeatable; see ``experiment.keys``.
+    """One arm in one block. ``key`` hashes everything that makes it repeatable; see
+    ``experiment.keys``.
 
-    ``effective`` was read back from the server; ``mismatches`` lists each knob that the engine did not
-    take as expected, and ``unverified`` those that it cannot tell.
+    ``effective`` was read back from the server; ``mismatches`` lists each knob that the engine did
+    not take as expected, and ``unverified`` those that it cannot tell.
     """
 
     key: str
@@ -198,6 +209,8 @@ class WorkloadRecord:
     warmup: int
     max_tokens: int
     duration_s: float | None = None
+    reuses_prefix: bool = False
+    distinct: int | None = None
 
 
 @frozen(kw_only=True)
@@ -214,7 +227,9 @@ class EngineRecord:
 
 @frozen(kw_only=True)
 class ModelRecord:
-    """A model by what it is: its fingerprint and header, and the name it was asked by without directories."""
+    """A model by what it is: its fingerprint and header, and the name it was asked by without
+    directories.
+    """
 
     name: str
     fingerprint: str | None = None
@@ -223,13 +238,18 @@ class ModelRecord:
 
 @frozen(kw_only=True)
 class ArmRecord:
-    """One arm as it took part: asked for, and where each value came from."""
+    """One arm as it took part: what was asked for, and where each value came from.
+
+    ``extra_flags`` names the user's further arguments without their values, which can hold paths
+    and keys.
+    """
 
     name: str
     mode: str
     engine: EngineRecord
     model: ModelRecord
     config: Config = Config()
+    extra_flags: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(factory=dict)
     left_out: tuple[LeftOut, ...] = ()
 
@@ -261,9 +281,11 @@ class BenchmarkResult:
 
 @frozen(kw_only=True)
 class ExperimentResult:
-    """What :func:`~velollm_core.experiment.runner.run` gives back: every trial, in the order they ended.
+    """What :func:`~velollm_core.experiment.runner.run` gives back: every trial, in the order they
+    ended.
 
-    ``dropped`` names arms that ``after_block`` took out. ``interrupted`` is set when the user stopped it.
+    ``dropped`` names arms that ``after_block`` took out. ``interrupted`` is set when the user
+    stopped it.
     """
 
     run: str

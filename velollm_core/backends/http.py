@@ -1,0 +1,267 @@
+"""HTTP to an inference server: JSON calls, and streams whose lines carry their time of arrival.
+
+The standard library's client is used for both. A measuring instrument has to take the time right
+after ``recv`` returns and must not buffer, retry, pool or honour a proxy on the way to 127.0.0.1;
+see ``docs/decisions/0003-http-client.md``. Every request opens its own connection: llama.cpp's
+server can close a kept-alive one between two requests.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from velollm_core.errors import FailureKind, RequestError, UsageError
+
+_MAX_LINE_BYTES = 16 * 1024 * 1024
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+_READ_BYTES = 65536
+
+
+class HttpClient:
+    """Talks to one server; safe from many threads. :meth:`abort` ends every exchange under way.
+
+    Args:
+        url: ``http://host:port`` or ``https://...``, with a path prefix or without.
+        api_key: sent as a bearer token; never shown.
+
+    Raises:
+        UsageError: ``url`` is not such a URL.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        parts = _split(url)
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self._secure else 80)
+        self._prefix = parts.path.rstrip("/")
+        self._headers = {"Content-Type": "application/json", "Connection": "close"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._live: set[HTTPConnection] = set()
+        self._lock = threading.Lock()
+        self._aborted = False
+
+    def get(self, path: str, timeout_s: float = 10.0) -> Any:
+        """The JSON at ``path``.
+
+        Raises:
+            RequestError: no answer in time, an HTTP error, or no JSON.
+        """
+        return self._json("GET", path, None, timeout_s)
+
+    def post(self, path: str, body: Mapping[str, Any], timeout_s: float = 60.0) -> Any:
+        """The JSON that ``path`` answers to ``body``; raises as :meth:`get`."""
+        return self._json("POST", path, body, timeout_s)
+
+    def text(self, path: str, timeout_s: float = 10.0) -> str:
+        """The text at ``path``; raises as :meth:`get`."""
+        with _Exchange(self, "GET", path, None, timeout_s) as exchange:
+            return exchange.read().decode("utf-8", "replace")
+
+    def _json(
+        self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
+    ) -> Any:
+        with _Exchange(self, method, path, body, timeout_s) as exchange:
+            raw = exchange.read()
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            raise RequestError(
+                f"{self.url}{path} answered something that is not JSON: {_excerpt(raw)}.",
+                "Is this the URL of an inference server?",
+                FailureKind.REFUSED,
+            ) from error
+
+    def stream(
+        self, path: str, body: Mapping[str, Any], timeout_s: float
+    ) -> Iterator[tuple[float, bytes]]:
+        """Post ``body`` and yield each line of the answer with its arrival.
+
+        Yields:
+            ``(milliseconds since the request was sent, line without its end)``. A last line without
+            an end is yielded too, so that the caller sees where the server stopped.
+
+        Raises:
+            RequestError: refused, broken off, or silent for ``timeout_s`` seconds.
+        """
+        with _Exchange(self, "POST", path, body, timeout_s) as exchange:
+            pending = b""
+            for at_ms, data in exchange.arrivals():
+                pending += data
+                if b"\n" in data:
+                    *lines, pending = pending.split(b"\n")
+                    for line in lines:
+                        yield at_ms, line.removesuffix(b"\r")
+                elif len(pending) > _MAX_LINE_BYTES:
+                    raise RequestError(
+                        f"{self.url}{path} sent a line of more than {_MAX_LINE_BYTES} bytes."
+                    )
+            if pending:
+                yield at_ms, pending
+
+    def abort(self) -> None:
+        """End every exchange, now and from now on: whoever waits for one gets a
+        :class:`RequestError`.
+        """
+        with self._lock:
+            self._aborted = True
+            live = tuple(self._live)
+        for connection in live:
+            if connection.sock is not None:
+                with suppress(OSError):  # it may just have ended by itself
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _connect(self, timeout_s: float) -> HTTPConnection:
+        kind = HTTPSConnection if self._secure else HTTPConnection
+        connection = kind(self._host, self._port, timeout=timeout_s)
+        connection.connect()
+        with self._lock:
+            if self._aborted:
+                connection.close()
+                raise RequestError(
+                    f"requests to {self.url} were stopped.", "", FailureKind.INTERRUPTED
+                )
+            self._live.add(connection)
+        return connection
+
+    def _release(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._live.discard(connection)
+        connection.close()
+
+    def failure(self, path: str, error: Exception, timeout_s: float) -> RequestError:
+        """``error`` of the transport as the user is told."""
+        where = f"{self.url}{path}"
+        if self._aborted:
+            return RequestError(
+                f"requests to {self.url} were stopped.", "", FailureKind.INTERRUPTED
+            )
+        if isinstance(error, TimeoutError):
+            return RequestError(
+                f"{where} was silent for {timeout_s:g} seconds.",
+                "The server hangs or is far too slow; look at its log.",
+                FailureKind.TIMEOUT,
+            )
+        if isinstance(error, ConnectionRefusedError):
+            return RequestError(f"nothing answers at {self.url}.", "Is the server running?")
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return RequestError(f"{where} broke off: {reason}.", "The server died or was stopped.")
+
+
+class _Exchange:
+    """One request and its answer, on a connection of its own that is gone at the end."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout_s: float,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._timeout_s = timeout_s
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            self._connection = client._connect(timeout_s)  # noqa: SLF001 - one unit with the client
+        except (OSError, HTTPException) as error:
+            raise client.failure(path, error, timeout_s) from error
+        try:
+            self._sent = time.perf_counter()
+            self._connection.request(
+                method,
+                client._prefix + path,  # noqa: SLF001 - one unit with the client
+                data,
+                client._headers,  # noqa: SLF001 - one unit with the client
+            )
+            self._response: HTTPResponse = self._connection.getresponse()
+            if self._response.status >= 400:
+                raise self._refusal()
+        except BaseException as error:
+            client._release(self._connection)  # noqa: SLF001 - one unit with the client
+            if isinstance(error, (OSError, HTTPException)):
+                raise client.failure(path, error, timeout_s) from error
+            raise
+
+    def _refusal(self) -> RequestError:
+        status = self._response.status
+        hint = "Give the server's key: -X api_key=..." if status in {401, 403} else ""
+        reason = _said(self._response.read(8192))
+        return RequestError(
+            f"{self._client.url}{self._path} refused: HTTP {status}, {reason}.",
+            hint,
+            FailureKind.REFUSED,
+        )
+
+    def read(self) -> bytes:
+        try:
+            return self._response.read(_MAX_BODY_BYTES)
+        except (OSError, HTTPException) as error:
+            raise self._client.failure(self._path, error, self._timeout_s) from error
+
+    def arrivals(self) -> Iterator[tuple[float, bytes]]:
+        clock = time.perf_counter
+        sent = self._sent
+        read1 = self._response.read1
+        while True:
+            try:
+                data = read1(_READ_BYTES)
+            except (OSError, HTTPException) as error:
+                raise self._client.failure(self._path, error, self._timeout_s) from error
+            if not data:
+                return
+            yield (clock() - sent) * 1000.0, data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client._release(self._connection)  # noqa: SLF001 - one unit with the client
+
+
+def server_sent_events(lines: Iterator[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
+    """The payloads of an event stream with their arrival; comments, blank lines and other fields
+    are dropped.
+
+    llama.cpp's ``error:`` field is passed on as a payload: it is JSON with a key ``error``.
+    """
+    for at_ms, line in lines:
+        if line.startswith(b"data:"):
+            yield at_ms, line[5:].strip()
+        elif line.startswith(b"error:"):
+            yield at_ms, line[6:].strip()
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(f"{url!r} is not the URL of a server.", "Write http://HOST:PORT.")
+    return parts
+
+
+def _said(raw: bytes) -> str:
+    """What the server gave as its reason, in one line."""
+    try:
+        error = json.loads(raw)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)[:500]
+    except (ValueError, KeyError, TypeError):
+        return _excerpt(raw)
+
+
+def _excerpt(raw: bytes) -> str:
+    text = " ".join(raw[:300].decode("utf-8", "replace").split())
+    return repr(text) if text else "an empty answer"

@@ -1,0 +1,132 @@
+"""Which engine and which model: what the user named, or the best that is there; said on standard
+error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from velollm_core.backends.contract import Backend, Installation
+from velollm_core.cli.options import State
+from velollm_core.cli.progress import downloading
+from velollm_core.errors import Unavailable, UsageError
+from velollm_core.models.references import resolve
+from velollm_core.models.spec import Model
+
+if TYPE_CHECKING:
+    from velollm_core.config import Config
+
+_KIND_ORDER = {"server": 0, "binary": 1, "wheel": 2}
+
+
+@frozen
+class Chosen:
+    """An engine and a model."""
+
+    backend: Backend
+    installation: Installation
+    model: Model
+
+
+def resolve_model(state: State, reference: str) -> Model:
+    """The model that ``reference`` means, downloaded with progress where it is not here yet."""
+    with downloading(state.output) as progress:
+        return resolve(
+            reference, state.plugins.model_sources(), progress=progress, environ=state.environ
+        )
+
+
+def choose(state: State) -> Chosen:
+    """The engine and the model that the options name, or the best there are.
+
+    Raises:
+        UsageError: there is no such backend, or it does not know an option.
+        Unavailable: nothing that can be used was found.
+    """
+    backend, installation = _installation(state)
+    loaded = backend.models(installation)
+    if state.model is not None:
+        known = [model for model in loaded if state.model in {model.served_name, model.reference}]
+        model = known[0] if known else resolve_model(state, state.model)
+    else:
+        model = loaded[0] if loaded else resolve_model(state, "demo")
+    version = f" {installation.version}" if installation.version else ""
+    state.output.remark(
+        f"{backend.name}{version} ({installation.kind}: {installation.location}), "
+        f"model {model.served_name or model.reference}"
+    )
+    return Chosen(backend, installation, model)
+
+
+def _installation(state: State) -> tuple[Backend, Installation]:
+    plugins = state.plugins
+    if state.backend is not None:
+        backend = plugins.backend(state.backend)
+        _check_options(backend, state.engine_options)
+        found = backend.probe(state.engine_options, state.environ)
+        if not found:
+            raise Unavailable(
+                f"backend {backend.name} found no engine.",
+                f"Its options: {_options(backend) or 'none'}.",
+            )
+        return backend, found[0]
+    candidates = []
+    for backend in plugins.backends().values():
+        if not backend.automatic:
+            continue
+        options = {
+            key: value
+            for key, value in state.engine_options.items()
+            if key in {option.name for option in backend.options}
+        }
+        candidates += [(backend, found) for found in backend.probe(options, state.environ)]
+    state.warn_of_broken_plugins()
+    if not candidates:
+        raise Unavailable(
+            "no inference engine was found.", "Install one: pip install velollm-llamacpp"
+        )
+    return min(candidates, key=lambda pair: _KIND_ORDER[pair[1].kind])
+
+
+def _check_options(backend: Backend, given: dict[str, str]) -> None:
+    known = {option.name for option in backend.options}
+    for name in given:
+        if name not in known:
+            raise UsageError(
+                f"backend {backend.name} has no option {name!r}.",
+                f"Its options: {_options(backend) or 'none'}.",
+            )
+
+
+def _options(backend: Backend) -> str:
+    return "; ".join(f"-X {option.name}=... {option.summary}" for option in backend.options)
+
+
+def parse_sets(words: tuple[str, ...], chosen: Chosen) -> Config:
+    """``KNOB=VALUE`` words, each of which may hold several separated by commas, as a configuration.
+
+    Raises:
+        UsageError: no such knob, or a value that it does not take.
+    """
+    from velollm_core.config import Config
+
+    knobs = {knob.name: knob for knob in chosen.backend.knobs(chosen.installation, chosen.model)}
+    values = {}
+    for word in words:
+        for pair in word.split(","):
+            name, found, text = pair.partition("=")
+            name = name.strip()
+            if not found:
+                raise UsageError(f"--set {pair!r} is not of the form KNOB=VALUE.", "")
+            if name not in knobs:
+                raise UsageError(
+                    f"backend {chosen.backend.name} has no knob {name!r}.",
+                    f"It has: {', '.join(sorted(knobs)) or 'none'}.",
+                )
+            values[name] = knobs[name].parse(text.strip())
+    config = Config(values)
+    for problem in chosen.backend.check(chosen.installation, chosen.model, config):
+        raise UsageError(problem.message, "")
+    return config

@@ -1,0 +1,31 @@
+"""``velollm models``."""
+
+from __future__ import annotations
+
+import click
+
+from velollm_core.cli.options import State, global_options
+
+
+@click.group(name="models", epilog="Example: velollm models show demo")
+@global_options
+def command() -> None:
+    """Show what a model file says about itself."""
+
+
+@command.command(name="show", epilog="Example: velollm models show ~/models/qwen.gguf --json")
+@click.argument("reference", metavar="REF")
+@global_options
+@click.pass_obj
+def show(state: State, reference: str) -> None:
+    """Read the header of a model: REF is a path, 'demo', or hf:owner/repo/file.gguf."""
+    from velollm_core.cli.choose import resolve_model
+    from velollm_core.models.describe import describe
+
+    model = resolve_model(state, reference)
+    if state.json:
+        from velollm_core.documents import to_plain
+
+        state.output.document({"schema": "velollm.model/1", **to_plain(model)})
+        return
+    state.output.rows(describe(model))

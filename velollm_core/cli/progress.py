@@ -1,0 +1,128 @@
+"""Progress of long work, on standard error: bars on a terminal, a line a step elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from velollm_core.cli.output import Output
+
+if TYPE_CHECKING:
+    from velollm_core.experiment.runner import Progress
+    from velollm_core.experiment.spec import Experiment, Sample
+
+Download = Callable[[int, int | None, str], None]
+_REFRESHES_PER_S = 4
+"""A display that redraws more often takes processor time from what is being measured."""
+
+
+@contextmanager
+def downloading(output: Output) -> Iterator[Download]:
+    """A callable ``(done_bytes, total_bytes, what)`` that shows a download; silent until it is
+    called.
+    """
+    if output.quiet or not output.err.is_terminal:
+        told: set[str] = set()
+
+        def once(done: int, total: int | None, what: str) -> None:
+            del done, total
+            if what not in told:
+                told.add(what)
+                output.remark(what)
+
+        yield once
+        return
+    from rich import progress
+
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TimeRemainingColumn(),
+        console=output.err,
+        transient=True,
+    )
+    tasks: dict[str, progress.TaskID] = {}
+
+    def show(done: int, total: int | None, what: str) -> None:
+        if not tasks:
+            bar.start()
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def measuring(output: Output, experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
+    """An observer of a run: where it stands, and the last rate that was seen."""
+    if output.quiet or not output.err.is_terminal:
+        yield lambda progress: _tell(output, experiment, progress)
+        return
+    from rich import progress as bars
+
+    bar = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=20),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        console=output.err,
+        transient=True,
+        refresh_per_second=_REFRESHES_PER_S,
+    )
+    each = sum(phase.requests for phase in experiment.phases)
+    total = each * experiment.blocks * len(experiment.arms)
+    task = bar.add_task("starting", total=total, rate="")
+    finished = 0
+
+    def show(progress: Progress) -> None:
+        nonlocal finished
+        where = _where(experiment, progress)
+        if progress.event == "trial":
+            finished += each
+            bar.update(task, completed=finished)
+        elif progress.event == "launching":
+            bar.update(task, description=f"{where}: loading the model")
+        else:
+            phase = experiment.phases[progress.phase]
+            clients = f" x{phase.concurrency}" if phase.concurrency > 1 else ""
+            before = sum(entry.requests for entry in experiment.phases[: progress.phase])
+            done = min(progress.requests_done, phase.requests)
+            warm = progress.event == "warming"
+            suffix = " (warm-up)" if warm else ""
+            bar.update(
+                task,
+                description=f"{where}: {phase.workload.name}{clients}{suffix}",
+                completed=finished + before + (0 if warm else done),
+                rate=_rate(progress.sample),
+            )
+
+    with bar:
+        yield show
+
+
+def _where(experiment: Experiment, progress: Progress) -> str:
+    arm = f" {progress.arm}" if len(experiment.arms) > 1 else ""
+    return f"{experiment.unit} {progress.block + 1} of {experiment.blocks}{arm}"
+
+
+def _tell(output: Output, experiment: Experiment, progress: Progress) -> None:
+    if progress.event != "trial" or progress.trial is None:
+        return
+    trial = progress.trial
+    ending = "done" if trial.failure is None else f"{trial.failure.kind}: {trial.failure.message}"
+    output.remark(f"{_where(experiment, progress)}: {ending} ({trial.duration_ms / 1000:.1f} s)")
+
+
+def _rate(sample: Sample | None) -> str:
+    if sample is None or sample.timings is None or not sample.output_tokens:
+        return ""
+    if sample.output_tokens < 2 or not sample.timings.predicted_ms:
+        return ""
+    return f"{(sample.output_tokens - 1) / sample.timings.predicted_ms * 1000:.0f} tok/s"

@@ -1,0 +1,129 @@
+"""One benchmark from plan to result: entered in the journal, run, assembled, and entered again."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve, frozen
+
+from velollm_core import __version__
+from velollm_core.documents import from_plain, to_plain
+from velollm_core.errors import UsageError
+from velollm_core.experiment.clock import Clock
+from velollm_core.experiment.journal import Journal, RunInfo, RunJournal, resume
+from velollm_core.experiment.records import arm_record, workload_record
+from velollm_core.experiment.runner import Observe, Surroundings, run
+from velollm_core.experiment.spec import RUNNER_VERSION, BenchmarkResult, Experiment, Trial
+from velollm_core.hardware.spec import HardwareSpec
+
+KIND = "benchmark"
+MAJOR = 1
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """A benchmark's result; ``fault`` says why the journal does not hold it, where it does not."""
+
+    result: BenchmarkResult
+    interrupted: bool
+    fault: UsageError | None = None
+
+
+def benchmark(
+    experiment: Experiment,
+    *,
+    hardware: HardwareSpec,
+    journal: Journal,
+    clock: Clock,
+    surroundings: Surroundings,
+    summarize: Callable[[BenchmarkResult], str],
+    observe: Observe = lambda _: None,
+    resumed: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Outcome:
+    """Run ``experiment`` and keep it, complete or not.
+
+    Args:
+        experiment: what to do.
+        hardware: the machine, for the record.
+        journal: where the run is entered.
+        clock: the time.
+        surroundings: the machine, for the runner.
+        summarize: the run's one line in ``velollm results``.
+        observe: told of progress.
+        resumed: identifier of an earlier run of the same plan, whose finished trials are kept.
+        notes: what was remarked before the run, for the result.
+
+    Raises:
+        UsageError: ``resumed`` names a run that did something else.
+    """
+    blank = BenchmarkResult(
+        run=resumed or _identifier(clock),
+        created_at=clock.utc(),
+        complete=False,
+        velollm_version=__version__,
+        runner_version=RUNNER_VERSION,
+        python_version=platform.python_version(),
+        seed=experiment.seed,
+        unit=experiment.unit,
+        blocks=experiment.blocks,
+        arms=tuple(arm_record(arm) for arm in experiment.arms),
+        workloads=tuple(workload_record(phase) for phase in experiment.phases),
+        hardware=hardware,
+        hardware_fingerprint=surroundings.hardware_fingerprint,
+        notes=notes,
+    )
+    side = _enter(journal, blank, resumed)
+    outcome = run(experiment, journal=side, clock=clock, surroundings=surroundings, observe=observe)
+    result = evolve(
+        blank,
+        complete=not outcome.interrupted,
+        trials=outcome.trials,
+    )
+    fault = side.fault
+    if fault is None:
+        try:
+            journal.finish(
+                result.run,
+                complete=result.complete,
+                summary=summarize(result),
+                head=_head(result),
+            )
+        except UsageError as error:
+            fault = error
+    return Outcome(result=result, interrupted=outcome.interrupted, fault=fault)
+
+
+def stored(info: RunInfo, trials: tuple[Trial, ...]) -> BenchmarkResult:
+    """The result that the journal holds of a run, complete or not.
+
+    Raises:
+        DocumentError: it was written by a VeloLLM whose results looked otherwise.
+    """
+    head = from_plain({**info.head, "trials": []}, BenchmarkResult, f"run {info.id}")
+    return evolve(head, trials=trials, complete=info.complete)
+
+
+def _enter(journal: Journal, blank: BenchmarkResult, resumed: str | None) -> RunJournal:
+    if resumed is not None:
+        return resume(journal, resumed)
+    try:
+        journal.start(blank.run, created_at=blank.created_at, kind=KIND, head=_head(blank))
+    except UsageError as error:
+        return RunJournal(blank.run, fault=error)
+    return RunJournal(blank.run, journal)
+
+
+def _head(result: BenchmarkResult) -> dict[str, Any]:
+    plain: dict[str, Any] = to_plain(evolve(result, trials=()))
+    del plain["trials"]
+    return plain
+
+
+def _identifier(clock: Clock) -> str:
+    """Sortable by time, and different for two runs in one second: ``20261124-201500-3fa9``."""
+    stamp = clock.utc()[:19].replace("-", "").replace(":", "").replace("T", "-")
+    return f"{stamp}-{secrets.token_hex(2)}"

@@ -1,0 +1,90 @@
+"""From live arms to the records that a stranger may read: no host, no user, no home path, no
+key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import evolve
+
+from velollm_core.backends.contract import Installation
+from velollm_core.config import LeftOut
+from velollm_core.experiment.spec import (
+    Arm,
+    ArmRecord,
+    EngineRecord,
+    ModelRecord,
+    Phase,
+    WorkloadRecord,
+)
+from velollm_core.models.spec import Model
+
+
+def arm_record(arm: Arm, capabilities: Iterable[str] = ()) -> ArmRecord:
+    """``arm`` without its live objects and without what names its user."""
+    settings = arm.settings
+    return ArmRecord(
+        name=arm.name,
+        mode=arm.mode,
+        engine=engine_record(arm.installation, capabilities),
+        model=model_record(arm.model),
+        config=settings.config,
+        extra_flags=tuple(
+            word.partition("=")[0] for word in settings.extra_args if word.startswith("-")
+        ),
+        origins={name: without_home(origin) for name, origin in settings.origins.items()},
+        left_out=tuple(
+            LeftOut(entry.name, without_home(entry.origin), without_home(entry.reason))
+            for entry in settings.left_out
+        ),
+    )
+
+
+def engine_record(installation: Installation, capabilities: Iterable[str] = ()) -> EngineRecord:
+    """An installation without its path or address."""
+    return EngineRecord(
+        backend=installation.backend,
+        kind=installation.kind,
+        version=installation.version,
+        build=installation.build,
+        cpu_features=installation.cpu_features,
+        capabilities=tuple(sorted(capabilities)),
+    )
+
+
+def model_record(model: Model) -> ModelRecord:
+    """A model under the last part of its name; directories say more about the user than about
+    it.
+    """
+    name = model.served_name or model.reference
+    if model.path is not None and model.reference == str(model.path):
+        name = model.path.name
+    return ModelRecord(name=Path(name).name or name, fingerprint=model.fingerprint, spec=model.spec)
+
+
+def workload_record(phase: Phase) -> WorkloadRecord:
+    """What a stranger needs to send the prompts of ``phase``."""
+    return WorkloadRecord(
+        name=phase.workload.name,
+        digest=phase.workload.digest,
+        requests=phase.requests,
+        concurrency=phase.concurrency,
+        warmup=phase.warmup,
+        max_tokens=phase.max_tokens or phase.workload.max_tokens,
+        duration_s=phase.duration_s,
+        reuses_prefix=phase.workload.reuses_prefix,
+        distinct=phase.workload.distinct,
+    )
+
+
+def with_capabilities(record: ArmRecord, capabilities: Iterable[str]) -> ArmRecord:
+    """``record`` with what a session of its engine turned out to be able to tell."""
+    return evolve(record, engine=evolve(record.engine, capabilities=tuple(sorted(capabilities))))
+
+
+def without_home(text: str) -> str:
+    """``text`` with the home directory written as ``~``."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text

@@ -1,0 +1,343 @@
+"""The one primitive that measures: blocks of trials, every arm once a block, in a shuffled
+order.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from attrs import evolve, frozen
+
+from velollm_core.backends.contract import Session, mismatches
+from velollm_core.backends.processes import Place
+from velollm_core.config import Config
+from velollm_core.errors import FailureKind, LaunchError, RequestError, VeloError
+from velollm_core.experiment.clock import Clock
+from velollm_core.experiment.journal import RunJournal
+from velollm_core.experiment.keys import trial_key
+from velollm_core.experiment.monitor import Monitor, Observed
+from velollm_core.experiment.phases import PhaseStopped, run_phase
+from velollm_core.experiment.records import arm_record, workload_record
+from velollm_core.experiment.spec import (
+    Arm,
+    Experiment,
+    ExperimentResult,
+    Failure,
+    PhaseRecord,
+    Sample,
+    Trial,
+)
+
+AfterBlock = Callable[[int, Sequence[Trial]], Iterable[str]]
+"""Told of each block and of all trials until then; names the arms to drop."""
+
+
+@frozen(kw_only=True)
+class Progress:
+    """Where a run stands, for whoever shows it. ``trial`` is set when one has just ended."""
+
+    event: Literal["launching", "warming", "measuring", "trial"]
+    arm: str
+    block: int
+    phase: int = 0
+    requests_done: int = 0
+    requests_total: int = 0
+    sample: Sample | None = None
+    trial: Trial | None = None
+
+
+Observe = Callable[[Progress], None]
+
+
+@frozen(kw_only=True)
+class Surroundings:
+    """What a run takes from the machine: the environment its servers get, memory, and the monitor.
+
+    ``available_bytes`` says what this process may still take; ``hardware_fingerprint`` is part of
+    each key.
+    """
+
+    environ: Mapping[str, str]
+    available_bytes: Callable[[], int]
+    monitor: Monitor
+    hardware_fingerprint: str
+
+
+def run(
+    experiment: Experiment,
+    *,
+    journal: RunJournal,
+    clock: Clock,
+    surroundings: Surroundings,
+    after_block: AfterBlock | None = None,
+    observe: Observe = lambda _: None,
+) -> ExperimentResult:
+    """Run every block, writing each trial to ``journal`` as it ends.
+
+    A trial that the journal holds already is not run again. A failed trial is an outcome: the run
+    goes on. After Ctrl-C the trial under way is kept as far as it came and the result says so.
+
+    Args:
+        experiment: what to do.
+        journal: where trials go, and where finished ones come from.
+        clock: the time.
+        surroundings: the machine.
+        after_block: may drop arms after each block: that is racing.
+        observe: told of progress, between requests, never inside one.
+
+    Returns:
+        every trial, in the order they ended.
+
+    Raises:
+        Unavailable: an attached server is not there at the start.
+    """
+    trials: list[Trial] = []
+    dropped: list[str] = []
+    with ExitStack() as stack:
+        runner = _Runner(
+            experiment,
+            stack,
+            journal=journal,
+            clock=clock,
+            surroundings=surroundings,
+            observe=observe,
+        )
+        for block in range(experiment.blocks):
+            alive = [arm for arm in experiment.arms if arm.name not in dropped]
+            random.Random(f"{experiment.seed}/{block}").shuffle(alive)  # noqa: S311 - an order, no secret
+            for position, arm in enumerate(alive):
+                trial = runner.trial(arm, block, position)
+                trials.append(trial)
+                if trial.failure is not None and trial.failure.kind is FailureKind.INTERRUPTED:
+                    return ExperimentResult(
+                        run=journal.run,
+                        trials=tuple(trials),
+                        dropped=tuple(dropped),
+                        interrupted=True,
+                    )
+            if after_block is not None:
+                dropped.extend(after_block(block, tuple(trials)))
+            if len(dropped) >= len(experiment.arms):
+                break
+    return ExperimentResult(run=journal.run, trials=tuple(trials), dropped=tuple(dropped))
+
+
+class _Runner:
+    """The parts of a run that every trial needs."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        stack: ExitStack,
+        *,
+        journal: RunJournal,
+        clock: Clock,
+        surroundings: Surroundings,
+        observe: Observe,
+    ) -> None:
+        self._experiment = experiment
+        self._journal = journal
+        self._clock = clock
+        self._surroundings = surroundings
+        self._observe = observe
+        self._stack = stack
+        self._sessions: dict[str, Session] = {}
+        self._workloads = tuple(workload_record(phase) for phase in experiment.phases)
+        locations = [arm.installation.location for arm in experiment.arms]
+        self._shared = experiment.unit == "block" and len(set(locations)) < len(locations)
+
+    def trial(self, arm: Arm, block: int, position: int) -> Trial:
+        key = trial_key(
+            arm_record(arm),
+            self._workloads,
+            self._surroundings.hardware_fingerprint,
+            self._experiment.seed,
+        )
+        known = self._journal.finished(arm.name, key, block)
+        if known is not None:
+            return known
+        started_ms = self._clock.now_ms()
+        draft = Trial(
+            key=key,
+            arm=arm.name,
+            block=block,
+            position=position,
+            started_at=self._clock.utc(),
+            duration_ms=0.0,
+        )
+        trial = evolve(self._measure(arm, draft), duration_ms=self._clock.now_ms() - started_ms)
+        self._journal.add(trial)
+        self._observe(Progress(event="trial", arm=arm.name, block=block, trial=trial))
+        return trial
+
+    def _measure(self, arm: Arm, draft: Trial) -> Trial:
+        self._observe(Progress(event="launching", arm=arm.name, block=draft.block))
+        failure = self._too_big(arm)
+        if failure is not None:
+            return evolve(draft, failure=failure)
+        try:
+            with ExitStack() as own:
+                stack = own if self._experiment.unit == "launch" else self._stack
+                session = self._session(arm, draft.block, stack)
+                return self._with_session(arm, session, draft)
+        except KeyboardInterrupt:
+            return evolve(draft, failure=_interrupted())
+        except VeloError as error:
+            return evolve(draft, failure=Failure(kind=_kind(error), message=str(error)))
+
+    def _too_big(self, arm: Arm) -> Failure | None:
+        """A failure where the estimate does not fit: starting it would make the machine swap."""
+        if arm.mode == "attach":
+            return None
+        footprint = arm.backend.footprint(arm.installation, arm.model, arm.settings.config)
+        available = self._surroundings.available_bytes()
+        if footprint is None or footprint.host_bytes <= available:
+            return None
+        return Failure(
+            kind=FailureKind.OUT_OF_MEMORY,
+            message=f"not started: it would take about {footprint.host_bytes / 2**30:.1f} GiB, "
+            f"{available / 2**30:.1f} GiB are available.",
+        )
+
+    def _session(self, arm: Arm, block: int, stack: ExitStack) -> Session:
+        session = self._sessions.get(arm.name)
+        if session is None:
+            config = arm.settings.config
+            if arm.mode == "attach":
+                opened = arm.backend.attach(arm.installation, arm.model, config)
+            else:
+                directory = Path(stack.enter_context(_temporary_directory(f"{arm.name}-{block}")))
+                place = Place(
+                    directory=directory,
+                    log_path=directory / "server.log",
+                    environ=self._surroundings.environ,
+                    deadline=time.monotonic() + self._experiment.launch_timeout_s,
+                )
+                opened = arm.backend.launch(arm.installation, arm.model, arm.settings, place)
+            session = stack.enter_context(opened)
+            if self._experiment.unit == "block":
+                self._sessions[arm.name] = session
+        if self._experiment.unit == "block":
+            session.reconfigure(_changeable(arm))
+        return session
+
+    def _with_session(self, arm: Arm, session: Session, draft: Trial) -> Trial:
+        effective = session.effective()
+        expected = arm.backend.expected(arm.installation, arm.model, arm.settings.config)
+        found = mismatches(expected, effective)
+        draft = evolve(
+            draft,
+            load_ms=session.load_ms,
+            effective=effective,
+            mismatches=found,
+            unverified=tuple(name for name in arm.settings.config if name not in expected),
+        )
+        danger: list[str] = []
+
+        def end_it(reason: str) -> None:
+            danger.append(reason)
+            session.close()
+
+        watch = self._surroundings.monitor.start(session, end_it)
+        phases: list[PhaseRecord] = []
+        failure: Failure | None = None
+        try:
+            for number, phase in enumerate(self._experiment.phases):
+                phases.append(self._phase(arm, session, draft, number))
+                failure = _all_failed(phases[-1], phase.workload.name)
+                if failure is not None:
+                    break
+        except PhaseStopped as stopped:
+            phases.append(stopped.record)
+            failure = stopped.failure
+            self._sessions.pop(arm.name, None)  # it was closed; the next block opens a new one
+        observed: Observed = watch.stop()
+        if danger:
+            failure = Failure(
+                kind=FailureKind.OUT_OF_MEMORY, message=f"ended before it swapped: {danger[0]}."
+            )
+        return evolve(
+            draft,
+            phases=tuple(phases),
+            failure=failure,
+            peak_rss_bytes=observed.peak_rss_bytes,
+            peak_gpu_bytes=observed.peak_gpu_bytes,
+            energy_j=observed.energy_j,
+            load=observed.load,
+        )
+
+    def _phase(self, arm: Arm, session: Session, draft: Trial, number: int) -> PhaseRecord:
+        def tell(event: Literal["warming", "measuring"], done: int, sample: Sample | None) -> None:
+            self._observe(
+                Progress(
+                    event=event,
+                    arm=arm.name,
+                    block=draft.block,
+                    phase=number,
+                    requests_done=done,
+                    requests_total=self._experiment.phases[number].requests,
+                    sample=sample,
+                )
+            )
+
+        nonce = f"{arm.name}/{draft.block}" if self._shared else None
+        monitor = self._surroundings.monitor
+        own_s, server_s = monitor.cpu_s(session)
+        record = run_phase(
+            session,
+            self._experiment,
+            number=number,
+            block=draft.block,
+            nonce=nonce,
+            clock=self._clock,
+            tell=tell,
+        )
+        own_end_s, server_end_s = monitor.cpu_s(session)
+        return evolve(
+            record,
+            client_cpu_s=own_end_s - own_s,
+            server_cpu_s=None
+            if server_s is None or server_end_s is None
+            else server_end_s - server_s,
+        )
+
+
+def _temporary_directory(label: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f"velollm-{label}-", ignore_cleanup_errors=True)
+
+
+def _changeable(arm: Arm) -> Config:
+    """What a running server of ``arm`` can be told: all of it when attached, its live knobs when
+    launched.
+    """
+    if arm.mode == "attach":
+        return arm.settings.config
+    knobs = arm.backend.knobs(arm.installation, arm.model)
+    live = {knob.name for knob in knobs if knob.change != "restart"}
+    return Config({name: value for name, value in arm.settings.config.items() if name in live})
+
+
+def _kind(error: VeloError) -> FailureKind:
+    if isinstance(error, (LaunchError, RequestError)):
+        return error.kind
+    return FailureKind.REFUSED
+
+
+def _interrupted() -> Failure:
+    return Failure(kind=FailureKind.INTERRUPTED, message="stopped by the user.")
+
+
+def _all_failed(record: PhaseRecord, workload: str) -> Failure | None:
+    measured = [sample for sample in record.samples if not sample.warmup]
+    if not measured or any(sample.error is None for sample in measured):
+        return None
+    return Failure(
+        kind=measured[0].failure or FailureKind.REFUSED,
+        message=f"every request of {workload} failed: {measured[0].error}",
+    )
