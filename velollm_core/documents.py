@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,9 @@ T = TypeVar("T")
 
 
 def _strict(accepted: tuple[type, ...], kind: type) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
+    def structure(value: Any, target: Any) -> Any:
+        if issubclass(target, Enum):  # a StrEnum is dispatched as the text that it also is
+            return _structure_enum(value, target)
         # type(), not isinstance: True is an int, and "7" must not become 7.
         if type(value) not in accepted:
             raise TypeError(f"expected {kind.__name__}, got {value!r}")
@@ -37,6 +40,13 @@ def _structure_value(value: Any, _: Any) -> Any:
     if type(value) not in {bool, int, float, str}:
         raise TypeError(f"expected a boolean, number or text, got {value!r}")
     return value
+
+
+def _structure_enum(value: Any, kind: Any) -> Any:
+    known = [member.value for member in kind]
+    if type(value) is not str or value not in known:
+        raise TypeError(f"expected one of {', '.join(known)}, got {value!r}")
+    return kind(value)
 
 
 def _structure_config(value: Any, _: Any) -> Config:

@@ -32,7 +32,8 @@ def _kill(program: subprocess.Popen[bytes], *, hard: bool) -> None:
 
 
 def _watch(program: subprocess.Popen[bytes]) -> None:
-    line = sys.stdin.buffer.readline()
+    # Not sys.stdin: a thread that waits in its buffer keeps the interpreter from ending.
+    line = os.read(0, 64)
     try:
         grace_s = float(line) if line.strip() else _GRACE_S
     except ValueError:

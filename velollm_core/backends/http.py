@@ -1,9 +1,10 @@
 """HTTP to an inference server: JSON calls, and streams whose lines carry their time of arrival.
 
-The standard library's client is used for both. A measuring instrument has to take the time right
-after ``recv`` returns and must not buffer, retry, pool or honour a proxy on the way to 127.0.0.1;
-see ``docs/decisions/0003-http-client.md``. Every request opens its own connection: llama.cpp's
-server can close a kept-alive one between two requests.
+A measuring instrument has to take the time right after ``recv`` returns, and must not buffer,
+retry, pool or honour a proxy on the way to 127.0.0.1. So requests are written by the standard
+library's client and answers are read from its socket; see ``docs/decisions/0003-http-client.md``.
+Every request opens its own connection: llama.cpp's server can close a kept-alive one between two
+requests.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from velollm_core.backends.http_body import Body, UntilClosed, body_for
 from velollm_core.errors import FailureKind, RequestError, UsageError
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
+_MAX_HEAD_BYTES = 1024 * 1024
 _READ_BYTES = 65536
 
 
@@ -184,19 +187,40 @@ class _Exchange:
                 data,
                 client._headers,  # noqa: SLF001 - one unit with the client
             )
-            self._response: HTTPResponse = self._connection.getresponse()
-            if self._response.status >= 400:
-                raise self._refusal()
+            self._socket: socket.socket = self._connection.sock
+            status, self._body, self._first = self._head()
+            if status >= 400:
+                raise self._refusal(status)
         except BaseException as error:
             client._release(self._connection)  # noqa: SLF001 - one unit with the client
-            if isinstance(error, (OSError, HTTPException)):
+            if isinstance(error, (OSError, HTTPException, ValueError)):
                 raise client.failure(path, error, timeout_s) from error
             raise
 
-    def _refusal(self) -> RequestError:
-        status = self._response.status
+    def _head(self) -> tuple[int, Body, bytes]:
+        """Status, decoder of the body, and what arrived of the body together with the head."""
+        raw = b""
+        while b"\r\n\r\n" not in raw:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                raise HTTPException("the server closed the connection without an answer")
+            raw += data
+            if len(raw) > _MAX_HEAD_BYTES:
+                raise HTTPException("the answer has no end of its headers")
+        head, _, rest = raw.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        words = first.split(None, 2)
+        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+            raise HTTPException(f"this is no HTTP answer: {first[:80]!r}")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        return int(words[1]), body_for(headers), rest
+
+    def _refusal(self, status: int) -> RequestError:
         hint = "Give the server's key: -X api_key=..." if status in {401, 403} else ""
-        reason = _said(self._response.read(8192))
+        reason = _said(self.read())
         return RequestError(
             f"{self._client.url}{self._path} refused: HTTP {status}, {reason}.",
             hint,
@@ -204,23 +228,38 @@ class _Exchange:
         )
 
     def read(self) -> bytes:
-        try:
-            return self._response.read(_MAX_BODY_BYTES)
-        except (OSError, HTTPException) as error:
-            raise self._client.failure(self._path, error, self._timeout_s) from error
+        """The whole body, bounded."""
+        parts: list[bytes] = []
+        for _, data in self.arrivals():
+            parts.append(data)
+            if sum(map(len, parts)) > _MAX_BODY_BYTES:
+                raise RequestError(f"{self._client.url}{self._path} answered without an end.")
+        return b"".join(parts)
 
     def arrivals(self) -> Iterator[tuple[float, bytes]]:
-        clock = time.perf_counter
-        sent = self._sent
-        read1 = self._response.read1
-        while True:
-            try:
-                data = read1(_READ_BYTES)
-            except (OSError, HTTPException) as error:
-                raise self._client.failure(self._path, error, self._timeout_s) from error
-            if not data:
-                return
-            yield (clock() - sent) * 1000.0, data
+        """Pieces of content as they arrive, with milliseconds since the request was sent.
+
+        Raises:
+            RequestError: the connection ended before the body did, or was silent too long.
+        """
+        clock, sent, recv, feed = time.perf_counter, self._sent, self._socket.recv, self._body.feed
+        data = self._first
+        try:
+            while True:
+                at_ms = (clock() - sent) * 1000.0
+                content = feed(data) if data else b""
+                if content:
+                    yield at_ms, content
+                if self._body.complete and not isinstance(self._body, UntilClosed):
+                    return
+                data = recv(_READ_BYTES)
+                if not data:
+                    break
+        except (OSError, ValueError) as error:
+            raise self._client.failure(self._path, error, self._timeout_s) from error
+        if not self._body.complete:
+            ended = ConnectionError("the connection ended in the middle of the answer")
+            raise self._client.failure(self._path, ended, self._timeout_s)
 
     def __enter__(self) -> Self:
         return self

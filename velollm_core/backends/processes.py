@@ -41,12 +41,10 @@ class Child:
         """Ask the engine to end, kill it and its children after ``grace_s``, and wait until it is
         gone.
         """
-        for stream in (self._guard.stdin, self._guard.stdout):
-            if stream is not None and not stream.closed:
-                with suppress(OSError):  # the guard may just have ended by itself
-                    if stream is self._guard.stdin:
-                        stream.write(f"{grace_s}\n".encode())
-                    stream.close()
+        if self._guard.stdin is not None and not self._guard.stdin.closed:
+            with suppress(OSError):  # the guard may just have ended by itself
+                self._guard.stdin.write(f"{grace_s}\n".encode())
+        _close_pipes(self._guard)
         try:
             self._guard.wait(grace_s + 5)
         except subprocess.TimeoutExpired:
@@ -95,6 +93,7 @@ class Place:
         said = b"" if guard.stdout is None else guard.stdout.readline()
         first = said.decode("utf-8", "replace").strip()
         if not first.isdigit():
+            _close_pipes(guard)
             guard.wait()
             raise LaunchError(
                 f"{argv[0]} could not be started: {first or 'its guard died'}.",
@@ -106,6 +105,13 @@ class Place:
     def remaining_s(self) -> float:
         """Seconds left until the deadline, never below 0."""
         return max(0.0, self.deadline - time.monotonic())
+
+
+def _close_pipes(guard: subprocess.Popen[bytes]) -> None:
+    for stream in (guard.stdin, guard.stdout):
+        if stream is not None:
+            with suppress(OSError):  # what was still to be written has no reader any more
+                stream.close()
 
 
 def tail(path: Path, lines: int) -> str:

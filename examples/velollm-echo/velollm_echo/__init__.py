@@ -1,0 +1,113 @@
+"""An engine that repeats what it is told: the smallest backend that VeloLLM can benchmark."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from velollm_core import hookimpl
+from velollm_core.backends.contract import (
+    Backend,
+    Capability,
+    Event,
+    Finish,
+    Installation,
+    Request,
+    ServerTimings,
+    Session,
+)
+from velollm_core.backends.processes import Place
+from velollm_core.config import Config, Knob, Range, Role, Settings
+from velollm_core.models.spec import Model
+
+VELOLLM_HOOKS = 1
+
+DELAY = Knob(
+    name="delay_ms",
+    role=Role.OTHER,
+    domain=Range(0, 1000),
+    unit="ms",
+    summary="pause before each word",
+    source="this file",
+)
+
+
+class EchoSession(Session):
+    """A running echo. Its tokens are words, which it knows because it makes them."""
+
+    url = "echo:"
+    capabilities = frozenset({Capability.SERVER_TIMINGS, Capability.TOKEN_COUNTS})
+
+    def __init__(self, delay_ms: int) -> None:
+        self._delay_ms = delay_ms
+        self.load_ms = 0.0
+
+    def effective(self) -> Config:
+        """What the engine really uses."""
+        return Config({DELAY.name: self._delay_ms})
+
+    def generate(self, request: Request) -> Iterator[Event | Finish]:
+        """Repeat the prompt, a word an event."""
+        sent = time.perf_counter()
+        words = _words(request)
+        first_ms = last_ms = 0.0
+        for index, word in enumerate(words[: request.max_tokens]):
+            time.sleep(self._delay_ms / 1000)
+            last_ms = (time.perf_counter() - sent) * 1000
+            first_ms = first_ms or last_ms
+            yield Event(at_ms=last_ms, text=word if index == 0 else f" {word}", tokens=1)
+        count = min(len(words), request.max_tokens)
+        yield Finish(
+            at_ms=(time.perf_counter() - sent) * 1000,
+            reason="length" if count < len(words) else "stop",
+            prompt_tokens=len(words),
+            cached_tokens=0,
+            output_tokens=count,
+            timings=ServerTimings(prompt_ms=first_ms, predicted_ms=last_ms - first_ms),
+        )
+
+    def close(self) -> None:
+        """Nothing was started, so nothing has to end."""
+
+
+class EchoBackend(Backend):
+    """Finds the echo, which is always there, and starts it."""
+
+    name = "echo"
+
+    def probe(
+        self, options: Mapping[str, str], environ: Mapping[str, str]
+    ) -> tuple[Installation, ...]:
+        """One installation: this module."""
+        del options, environ
+        return (Installation(backend=self.name, kind="wheel", location=__name__, version="0.1.0"),)
+
+    def models(self, installation: Installation) -> tuple[Model, ...]:
+        """One model, which is none."""
+        del installation
+        return (Model(reference="echo", served_name="echo"),)
+
+    def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
+        """One knob."""
+        del installation, model
+        return (DELAY,)
+
+    def launch(
+        self, installation: Installation, model: Model, settings: Settings, place: Place
+    ) -> Session:
+        """Ready at once."""
+        del installation, model, place
+        return EchoSession(int(settings.config.get(DELAY.name, 1)))
+
+
+@hookimpl
+def velollm_register_backends(register: Callable[[Backend], None]) -> None:
+    """Offer the echo."""
+    register(EchoBackend())
+
+
+def _words(request: Request) -> list[str]:
+    if isinstance(request.prompt, str):
+        return request.prompt.split()
+    parts = [part if isinstance(part, int) else part.content for part in request.prompt]
+    return " ".join(map(str, parts)).split()

@@ -1,0 +1,217 @@
+"""A backend without an engine: its answers, their timing and its faults are planted.
+
+Nothing sleeps: the arrival times of events are computed, so a thousand trials take a second.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import define, field, frozen
+
+from velollm_core.backends.contract import (
+    Backend,
+    Capability,
+    Event,
+    Finish,
+    Footprint,
+    Installation,
+    MemoryUse,
+    Request,
+    ServerTimings,
+    Session,
+)
+from velollm_core.backends.processes import Place
+from velollm_core.config import Choices, Config, Knob, Range, Role, Settings
+from velollm_core.errors import FailureKind, LaunchError, NeedsRestart, RequestError
+from velollm_core.experiment.monitor import Observed, Watch
+from velollm_core.models.spec import Model
+
+KNOBS = (
+    Knob(
+        name="threads",
+        role=Role.THREADS_DECODE,
+        domain=Range(1, 64),
+        summary="threads of the fake",
+        source="the fake",
+    ),
+    Knob(
+        name="cache",
+        role=Role.PROMPT_CACHE,
+        domain=Choices((True, False)),
+        summary="whether the fake keeps prompts",
+        source="the fake",
+        change="per_request",
+    ),
+)
+
+
+@frozen(kw_only=True)
+class Script:
+    """How a fake behaves.
+
+    ``token_ms`` gives the milliseconds a token from the configuration; noise multiplies it, once a
+    launch and once a token. ``fail_request`` maps a request's number within a launch to the failure
+    that it ends with, ``fail_launch`` a launch's number to one. ``ignores`` names knobs that the
+    fake takes without effect. ``on_request`` is called before each answer.
+    """
+
+    token_ms: Callable[[Config], float] = lambda _: 8.0
+    prompt_ms: float = 20.0
+    launch_noise: float = 0.0
+    token_noise: float = 0.0
+    seed: int = 0
+    fail_request: Mapping[int, FailureKind] = field(factory=dict)
+    fail_launch: Mapping[int, FailureKind] = field(factory=dict)
+    ignores: frozenset[str] = frozenset()
+    footprint_bytes: int = 1024
+    on_request: Callable[[int], None] = lambda _: None
+
+
+@define
+class FakeSession(Session):
+    """A session of a :class:`FakeBackend`."""
+
+    script: Script
+    config: Config
+    launch_number: int
+    closed: bool = False
+    url: str = "fake:"
+    pids: tuple[int, ...] = ()
+    load_ms: float | None = 500.0
+    capabilities: frozenset[Capability] = frozenset(
+        {Capability.SERVER_TIMINGS, Capability.TOKEN_COUNTS, Capability.MEMORY}
+    )
+    _requests: int = 0
+    _lock: threading.Lock = field(factory=threading.Lock)
+    prompts: list[str] = field(factory=list)
+
+    def effective(self) -> Config:
+        """What the fake really uses."""
+        return Config(
+            {k: v for k, v in self.config.items() if k not in self.script.ignores}
+            | {k: 1 for k in self.config if k in self.script.ignores}
+        )
+
+    def reconfigure(self, config: Config) -> None:
+        """Change the cache; threads need a restart."""
+        if set(config) - {"cache"}:
+            raise NeedsRestart(f"{', '.join(config)} needs a restart.")
+        self.config |= config
+
+    def memory(self) -> MemoryUse:
+        """A constant."""
+        return MemoryUse(rss_bytes=self.script.footprint_bytes)
+
+    def generate(self, request: Request) -> Iterator[Event | Finish]:
+        """One event a token, at computed times."""
+        with self._lock:
+            number = self._requests
+            self._requests += 1
+            self.prompts.append(str(request.prompt))
+        self.script.on_request(number)
+        if self.closed:
+            raise RequestError("the fake is closed.", "", FailureKind.INTERRUPTED)
+        draw = random.Random(f"{self.script.seed}/{self.launch_number}/{number}")  # noqa: S311 - noise
+        launch = random.Random(f"{self.script.seed}/{self.launch_number}")  # noqa: S311 - noise
+        token_ms = self.script.token_ms(self.config) * (
+            1 + launch.gauss(0, self.script.launch_noise)
+        )
+        at_ms = self.script.prompt_ms
+        first_ms = at_ms
+        for index in range(request.max_tokens):
+            if number in self.script.fail_request and index == request.max_tokens // 2:
+                raise RequestError(
+                    "the fake fails as planted.", "", self.script.fail_request[number]
+                )
+            if index:
+                at_ms += max(0.01, token_ms * (1 + draw.gauss(0, self.script.token_noise)))
+            yield Event(at_ms=at_ms, text=f" {index}", tokens=1)
+        yield Finish(
+            at_ms=at_ms,
+            reason="length",
+            prompt_tokens=10,
+            cached_tokens=0,
+            output_tokens=request.max_tokens,
+            timings=ServerTimings(prompt_ms=first_ms, predicted_ms=at_ms - first_ms),
+        )
+
+    def close(self) -> None:
+        """Every answer under way ends."""
+        self.closed = True
+
+
+@define
+class FakeBackend(Backend):
+    """A backend whose engine is a :class:`Script`."""
+
+    script: Script = field(factory=Script)
+    name: str = "fake"
+    sessions: list[FakeSession] = field(factory=list)
+
+    def probe(
+        self, options: Mapping[str, str], environ: Mapping[str, str]
+    ) -> tuple[Installation, ...]:
+        """One installation."""
+        del options, environ
+        return (Installation(backend=self.name, kind="binary", location="fake", version="1"),)
+
+    def models(self, installation: Installation) -> tuple[Model, ...]:
+        """One model."""
+        del installation
+        return (Model(reference="fake-model", fingerprint="0f"),)
+
+    def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
+        """Two knobs."""
+        del installation, model
+        return KNOBS
+
+    def footprint(
+        self, installation: Installation, model: Model, config: Config
+    ) -> Footprint | None:
+        """As planted."""
+        del installation, model, config
+        return Footprint(host_bytes=self.script.footprint_bytes)
+
+    def launch(
+        self, installation: Installation, model: Model, settings: Settings, place: Place
+    ) -> Session:
+        """A new session, or the planted failure."""
+        del installation, model, place
+        return self._open(settings.config)
+
+    def attach(self, installation: Installation, model: Model, config: Config) -> Session:
+        """A new session."""
+        del installation, model
+        return self._open(config)
+
+    def _open(self, config: Config) -> Session:
+        number = len(self.sessions)
+        session = FakeSession(self.script, config, number)
+        self.sessions.append(session)
+        if number in self.script.fail_launch:
+            raise LaunchError(
+                "the fake does not start, as planted.", "", self.script.fail_launch[number]
+            )
+        return session
+
+
+class NoMonitor:
+    """Sees nothing, ends nothing."""
+
+    def start(self, session: Session, on_danger: Callable[[str], None]) -> Watch:
+        """A watch that sees nothing."""
+        del session, on_danger
+        return _NoWatch()
+
+    def cpu_s(self, session: Session) -> tuple[float, float | None]:
+        """Nothing used."""
+        del session
+        return 0.0, None
+
+
+class _NoWatch:
+    def stop(self) -> Observed:
+        return Observed()
