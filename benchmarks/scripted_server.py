@@ -1,8 +1,8 @@
 """A server that answers like llama-server, on a schedule that is known to the microsecond.
 
-Run as a script it prints its port. Each answer's text holds the moment, on the machine's steady clock, at which
-it was handed to the socket, so that a client's time of arrival can be held against it. Every answer ends
-with the timings that a real server would give.
+Run as a script it prints its port. The text of each event holds two moments on the machine's steady clock: when its request
+was read, and when the event was handed to the socket, so that a client's times can be held against them. Each event
+bears the timings that a real server adds to it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,25 @@ def _chunk(document: object) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def _event(stamp: float) -> dict[str, object]:
+def _event(text: str, number: int) -> dict[str, object]:
     return {
-        "choices": [{"finish_reason": None, "index": 0, "delta": {"content": f"{stamp:.9f} "}}],
+        "choices": [{"finish_reason": None, "index": 0, "delta": {"content": text}}],
         "created": 1763000000,
         "id": "chatcmpl-scripted-0123456789abcdef",
         "model": "scripted",
         "system_fingerprint": "b0-scripted",
         "object": "chat.completion.chunk",
+        "timings": {
+            "cache_n": 0,
+            "prompt_n": 8,
+            "prompt_ms": 50.0,
+            "prompt_per_token_ms": 6.25,
+            "prompt_per_second": 160.0,
+            "predicted_n": number,
+            "predicted_ms": 1234.567,
+            "predicted_per_token_ms": 7.654321,
+            "predicted_per_second": 130.645,
+        },
     }
 
 
@@ -39,8 +50,15 @@ async def _answer(
 ) -> None:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     received = time.perf_counter()
+    if not head.startswith("POST"):
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        return
     length = next(
-        int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length")
+        int(line.split(":")[1])
+        for line in head.splitlines()
+        if line.lower().startswith("content-length")
     )
     body = json.loads(await reader.readexactly(length))
     count = int(body["max_tokens"])
@@ -52,10 +70,10 @@ async def _answer(
             await asyncio.sleep(left)
         stamp = time.perf_counter()
         first = stamp if first is None else first
-        writer.write(_chunk(_event(stamp)))
+        writer.write(_chunk(_event(f"{received:.9f} {stamp:.9f}", index + 1)))
         # No drain: nothing may hold up the schedule.
     elapsed_ms = (time.perf_counter() - (first or received)) * 1000
-    end = _event(0.0)
+    end = _event("", count)
     end["choices"] = [{"finish_reason": "length", "index": 0, "delta": {}}]
     end["timings"] = {
         "cache_n": 0,

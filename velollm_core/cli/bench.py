@@ -44,7 +44,7 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--workload",
-    "workloads",
+    "workload",
     multiple=True,
     metavar="NAME",
     show_envvar=True,
@@ -119,7 +119,7 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--set",
-    "sets",
+    "set",
     multiple=True,
     metavar="KNOB=VALUE",
     show_envvar=True,
@@ -128,7 +128,7 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
 @click.option(
     "-o",
     "--output",
-    "target",
+    "output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     show_envvar=True,
@@ -136,7 +136,7 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--format",
-    "form",
+    "format",
     type=click.Choice(FORMATS),
     default="table",
     show_default=True,
@@ -184,13 +184,13 @@ def command(state: State, /, **options: Any) -> None:
     """
     from velollm_core.cli.choose import choose
 
-    form = "json" if state.json else options["form"]
-    _check_target(options["target"])
+    form = "json" if state.json else options["format"]
+    _check_target(options["output"])
     chosen = choose(state)
-    settings = _settings(state, chosen, sets=options["sets"], baseline=options["baseline"])
+    settings = _settings(state, chosen, sets=options["set"], baseline=options["baseline"])
     experiment = _experiment(state, chosen, settings, options)
     outcome = _measure(state, experiment, options["resume"])
-    _report(state, outcome, form, options["target"])
+    _report(state, outcome, form, options["output"])
 
 
 def _check_target(target: Path | None) -> None:
@@ -297,7 +297,7 @@ def _phases(state: State, options: dict[str, Any]) -> tuple[Phase, ...]:
 def _workloads(state: State, options: dict[str, Any]) -> tuple[Workload, ...]:
     from velollm_core.experiment.workloads.prompt_file import from_file
 
-    names = [name.strip() for words in options["workloads"] for name in words.split(",")]
+    names = [name.strip() for words in options["workload"] for name in words.split(",")]
     if options["prompts"] is not None:
         if names:
             raise UsageError("--prompts and --workload exclude each other.", "Leave one out.")

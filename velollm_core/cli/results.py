@@ -42,7 +42,7 @@ def list_runs(state: State) -> None:
 @click.argument("run", metavar="RUN")
 @click.option(
     "--format",
-    "form",
+    "format",
     type=click.Choice(FORMATS),
     default="table",
     show_default=True,
@@ -51,9 +51,9 @@ def list_runs(state: State) -> None:
 )
 @global_options
 @click.pass_obj
-def show(state: State, run: str, form: str) -> None:
+def show(state: State, /, run: str, **options: str) -> None:
     """Show one run as bench did."""
-    print_result(state, _load(state, run), "json" if state.json else form)
+    print_result(state, _load(state, run), "json" if state.json else options["format"])
 
 
 @command.command(name="export", epilog="Example: velollm results export last -o before.json")
@@ -61,7 +61,7 @@ def show(state: State, run: str, form: str) -> None:
 @click.option(
     "-o",
     "--output",
-    "target",
+    "output",
     required=True,
     metavar="FILE",
     show_envvar=True,
@@ -70,12 +70,12 @@ def show(state: State, run: str, form: str) -> None:
 )
 @global_options
 @click.pass_obj
-def export(state: State, run: str, target: Path) -> None:
+def export(state: State, run: str, output: Path) -> None:
     """Write one run as velollm.benchmark/1 JSON."""
     from velollm_core.documents import write
 
-    write(target, "benchmark", 1, _load(state, run))
-    state.output.remark(f"written to {target}")
+    write(output, "benchmark", 1, _load(state, run))
+    state.output.remark(f"written to {output}")
 
 
 @command.command(name="remove", epilog="Example: velollm results remove 20261124-2015")

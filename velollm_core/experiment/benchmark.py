@@ -14,7 +14,7 @@ from velollm_core.documents import from_plain, to_plain
 from velollm_core.errors import UsageError
 from velollm_core.experiment.clock import Clock
 from velollm_core.experiment.journal import Journal, RunInfo, RunJournal, resume
-from velollm_core.experiment.records import arm_record, workload_record
+from velollm_core.experiment.records import anonymous_hardware, arm_record, workload_record
 from velollm_core.experiment.runner import Observe, Surroundings, run
 from velollm_core.experiment.spec import RUNNER_VERSION, BenchmarkResult, Experiment, Trial
 from velollm_core.hardware.spec import HardwareSpec
@@ -72,7 +72,7 @@ def benchmark(
         blocks=experiment.blocks,
         arms=tuple(arm_record(arm) for arm in experiment.arms),
         workloads=tuple(workload_record(phase) for phase in experiment.phases),
-        hardware=hardware,
+        hardware=anonymous_hardware(hardware),
         hardware_fingerprint=surroundings.hardware_fingerprint,
         notes=notes,
     )

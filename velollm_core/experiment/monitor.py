@@ -120,9 +120,7 @@ class _SystemWatch:
     def stop(self) -> Observed:
         self._ended.set()
         self._thread.join()
-        busy, elapsed_s = (
-            now - then for now, then in zip(busy_s(), self._busy_start, strict=True)
-        )
+        busy, elapsed_s = (now - then for now, then in zip(busy_s(), self._busy_start, strict=True))
         own_s = (_cpu_s((os.getpid(),)) or 0.0) - self._own_start
         server_s = max(0.0, (_cpu_s(self._session.pids) or 0.0) - self._server_start)
         foreign = max(0.0, busy - own_s - server_s) / elapsed_s if elapsed_s > 0 else None

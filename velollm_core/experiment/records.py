@@ -4,6 +4,7 @@ key.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from velollm_core.experiment.spec import (
     Phase,
     WorkloadRecord,
 )
+from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.models.spec import Model
 
 
@@ -82,6 +84,17 @@ def workload_record(phase: Phase) -> WorkloadRecord:
 def with_capabilities(record: ArmRecord, capabilities: Iterable[str]) -> ArmRecord:
     """``record`` with what a session of its engine turned out to be able to tell."""
     return evolve(record, engine=evolve(record.engine, capabilities=tuple(sorted(capabilities))))
+
+
+def anonymous_hardware(spec: HardwareSpec) -> HardwareSpec:
+    """``spec`` with the serial identifiers of its cards hashed."""
+    gpus = tuple(evolve(gpu, uuid=anonymous_uuid(gpu.uuid)) for gpu in spec.gpus)
+    return evolve(spec, gpus=gpus)
+
+
+def anonymous_uuid(uuid: str) -> str:
+    """A name for a card that is the same in every result and leads back to no machine."""
+    return f"gpu-{hashlib.sha256(uuid.encode()).hexdigest()[:12]}"
 
 
 def without_home(text: str) -> str:

@@ -23,7 +23,7 @@ from velollm_core.experiment.journal import RunJournal
 from velollm_core.experiment.keys import trial_key
 from velollm_core.experiment.monitor import Monitor, Observed
 from velollm_core.experiment.phases import PhaseStopped, run_phase
-from velollm_core.experiment.records import arm_record, workload_record
+from velollm_core.experiment.records import anonymous_uuid, arm_record, workload_record
 from velollm_core.experiment.spec import (
     Arm,
     Experiment,
@@ -267,7 +267,9 @@ class _Runner:
             phases=tuple(phases),
             failure=failure,
             peak_rss_bytes=observed.peak_rss_bytes,
-            peak_gpu_bytes=observed.peak_gpu_bytes,
+            peak_gpu_bytes={
+                anonymous_uuid(uuid): used for uuid, used in observed.peak_gpu_bytes.items()
+            },
             energy_j=observed.energy_j,
             load=observed.load,
         )

@@ -1,4 +1,4 @@
-"""The machine as data. What counts is what this process may use; the host's totals are kept beside."""
+"""The machine as data. What counts is what this process may use; the host's totals are kept."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Vendor = Literal["nvidia", "amd", "apple", "intel", "other"]
 class GpuInfo:
     """One graphics processor. ``None`` means that no tool told.
 
-    ``uuid`` is the vendor's own identifier, or ``vendor:bus_id`` where there is none: two sources that
-    describe the same card are merged by it. ``unified_memory`` is true where the card shares the
-    host's memory.
+    ``uuid`` is the vendor's own identifier, or ``vendor:bus_id`` where there is none: two sources
+    that describe the same card are merged by it. ``unified_memory`` is true where the card shares
+    the host's memory.
     """
 
     uuid: str
@@ -56,11 +56,11 @@ class NumaNode:
 class CpuInfo:
     """The processors.
 
-    ``logical`` and ``physical`` are the host's. ``usable_cpus`` are those that the affinity mask leaves
-    to this process, ``quota_cpus`` is the cgroup's CPU quota in processors (``None``: no limit), and
-    ``usable`` is what may really run at once: the smaller of the two. ``instruction_sets`` holds
-    only those that matter for inference, in llama.cpp's spelling (``AVX2``, ``AVX512_VNNI``, ``AMX_INT8``,
-    ``NEON``, ``DOTPROD``, ``SVE`` ...).
+    ``logical`` and ``physical`` are the host's. ``usable_cpus`` are those that the affinity mask
+    leaves to this process, ``quota_cpus`` is the cgroup's CPU quota in processors (``None``: no
+    limit), and ``usable`` is what may really run at once: the smaller of the two.
+    ``instruction_sets`` holds only those that matter for inference, in llama.cpp's spelling
+    (``AVX2``, ``AVX512_VNNI``, ``AMX_INT8``, ``NEON``, ``DOTPROD``, ``SVE`` ...).
     """
 
     model: str
@@ -85,7 +85,10 @@ class CpuInfo:
 
 @frozen(kw_only=True)
 class MemoryInfo:
-    """Main memory, bytes. ``limit_bytes`` is the cgroup's; ``usable_bytes`` what this process may still take."""
+    """Main memory, bytes.
+
+    ``limit_bytes`` is the cgroup's; ``usable_bytes`` is what this process may still take.
+    """
 
     total_bytes: int
     available_bytes: int
@@ -124,7 +127,10 @@ class ContainerInfo:
 
 @frozen(kw_only=True)
 class HardwareSpec:
-    """One machine as this process sees it. ``notes`` names every tool that failed or hung."""
+    """One machine as this process sees it.
+
+    ``notes`` names every tool that failed or hung, and cards that are there but cannot be used.
+    """
 
     cpu: CpuInfo
     memory: MemoryInfo

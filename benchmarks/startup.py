@@ -1,0 +1,54 @@
+"""How long the short commands take, as whole processes: the median of several runs after one that warms the caches.
+
+``python -c pass`` in the same run is the peer: what the interpreter itself costs on this machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from record import arguments, write_record
+
+COMMANDS = {
+    "velollm --help": ["--help"],
+    "velollm detect": ["detect"],
+    "velollm models show demo": ["models", "show", "demo"],
+}
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--runs", type=int, default=15)
+    given = parser.parse_args()
+    found = shutil.which("velollm", path=str(Path(sys.executable).parent))
+    program = found or "velollm"
+    figures: dict[str, object] = {"runs": given.runs}
+    commands = {name: [program, *words] for name, words in COMMANDS.items()}
+    commands["python -c pass"] = [sys.executable, "-c", "pass"]
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for words in commands.values():
+        once(words)
+    for _ in range(given.runs):
+        # One of each a round, so that a drift of the machine meets all of them.
+        for name, words in commands.items():
+            times[name].append(once(words))
+    for name, values in times.items():
+        figures[f"{name}, median ms"] = statistics.median(values)
+        figures[f"{name}, slowest ms"] = max(values)
+    write_record(given.output, figures, ["velollm_core", "pyproject.toml"])
+
+
+def once(words: Sequence[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return (time.perf_counter() - started) * 1000
+
+
+if __name__ == "__main__":
+    main()
