@@ -100,7 +100,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(State)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line and leave with its exit code."""
     _end_on_sigterm()
     try:

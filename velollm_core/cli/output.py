@@ -30,16 +30,12 @@ class Output:
     @cached_property
     def console(self) -> Console:
         """Standard output."""
-        from rich.console import Console
-
-        return Console(highlight=False)
+        return _console(stderr=False)
 
     @cached_property
     def err(self) -> Console:
         """Standard error, for progress."""
-        from rich.console import Console
-
-        return Console(stderr=True, highlight=False)
+        return _console(stderr=True)
 
     def show(self, *renderables: RenderableType) -> None:
         """Tables and text for people."""
@@ -73,3 +69,15 @@ class Output:
         for label, value in rows:
             table.add_row(label, value)
         self.show(table)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        """rich ends the process with 1 when a reader has gone; that is the command's to decide."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PlainConsole(stderr=stderr, highlight=False)

@@ -10,12 +10,17 @@ from attrs import field, frozen
 
 @frozen(kw_only=True)
 class RecurrentState:
-    """State-space layers (Mamba and kin): sizes of the state that replaces a KV cache, elements."""
+    """State that replaces a KV cache in ``layers`` of the layers: its sizes, in elements.
 
+    In the terms of Mamba-2. Mamba-1, RWKV and short-convolution layers are put in the same, with
+    ``group_count`` 0, such that :func:`~velollm_core.models.memory.recurrent_bytes` holds for them.
+    """
+
+    layers: int
     conv_kernel: int
     inner_size: int
     state_size: int
-    group_count: int = 1
+    group_count: int = 0
     time_step_rank: int = 0
 
 
@@ -23,10 +28,12 @@ class RecurrentState:
 class ModelSpec:
     """What the header of a model file says.
 
-    Per-layer tuples have ``layers`` entries; a layer without attention has 0 KV heads.
-    ``type_bytes`` is the bytes of tensor data by tensor type name (``Q4_1``, ``F32`` ...).
-    ``vocabulary_fingerprint`` is equal for two models that can speculate together.
-    ``sliding_window`` is in tokens. ``split_count`` is the number of files that hold the model.
+    Per-layer tuples have ``layers`` entries. A layer that keeps no KV cache of its own, because it
+    is recurrent or uses another layer's, has 0 KV heads. ``head_dims_k`` and ``head_dims_v`` are
+    the elements of one head's key and value. ``type_bytes`` is the bytes of tensor data by tensor
+    type name (``Q4_1``, ``F32`` ...). ``vocabulary_fingerprint``: where it is equal, two models can
+    speculate together. ``sliding_window`` is in tokens. ``split_count`` is the number of files that
+    hold the model, ``file_bytes`` their sum.
     """
 
     architecture: str
@@ -37,8 +44,8 @@ class ModelSpec:
     feed_forward_length: int | None = None
     heads: tuple[int, ...] = ()
     kv_heads: tuple[int, ...] = ()
-    head_dim_k: int | None = None
-    head_dim_v: int | None = None
+    head_dims_k: tuple[int, ...] = ()
+    head_dims_v: tuple[int, ...] = ()
     sliding_window: int | None = None
     experts_total: int = 0
     experts_used: int = 0
@@ -59,9 +66,9 @@ class ModelSpec:
 class Model:
     """A model as it was asked for and as it was found.
 
-    A server may serve a model that cannot be read from here: then ``served_name`` is set and ``path``,
-    ``spec`` and ``fingerprint`` may be ``None``. ``paths`` of a split model beyond the first file follow from
-    ``spec.split_count``.
+    A server may serve a model that cannot be read from here: then ``served_name`` is set and
+    ``path``, ``spec`` and ``fingerprint`` may be ``None``. ``path`` of a split model is its first
+    file.
     """
 
     reference: str

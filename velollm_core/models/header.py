@@ -1,0 +1,210 @@
+"""From the metadata of a model's files to a :class:`~velollm_core.models.spec.ModelSpec`.
+
+The keys and their defaults are llama.cpp's (``llama-arch.cpp``, ``llama-model.cpp``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from velollm_core.errors import ModelError
+from velollm_core.models.ggml_types import FILE_TYPES
+from velollm_core.models.gguf import GgufFile, TensorInfo
+from velollm_core.models.gguf_values import GgufArray
+from velollm_core.models.spec import ModelSpec, RecurrentState
+
+_LAYER_LIMIT = 4096  # llama.cpp's own is 512
+_COUNT_LIMIT = 1 << 40
+_FILE_TYPE_WAS_GUESSED = 1024
+_LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(attn_k\b|ssm_|time_mix_|shortconv)")
+_RWKV_TOKEN_SHIFTS = 2
+
+
+def model_spec(files: Sequence[GgufFile]) -> ModelSpec:
+    """What the files of one model say: the metadata of the first, the tensors of all.
+
+    Raises:
+        ModelError: they hold something else than a model, or a key is missing or makes no sense.
+    """
+    keys = _Keys(files[0], _architecture(files[0]))
+    tensors = [tensor for file in files for tensor in file.tensors]
+    type_bytes: Counter[str] = Counter()
+    for tensor in tensors:
+        type_bytes[tensor.type] += tensor.bytes
+
+    layers = keys.count("block_count")
+    if not 1 <= layers <= _LAYER_LIMIT:
+        raise keys.senseless("block_count", layers)
+    embedding_length = keys.count("embedding_length")
+    heads = keys.per_layer("attention.head_count", layers, 0)
+    recurrent, without_cache = _recurrent_layers(tensors)
+    first_shared = layers - keys.count("attention.shared_kv_layers", 0)
+    tokens = keys.file.metadata.get("tokenizer.ggml.tokens")
+    name = keys.file.metadata.get("general.name")
+    return ModelSpec(
+        architecture=keys.architecture,
+        name=name if isinstance(name, str) else None,
+        parameter_count=sum(tensor.elements for tensor in tensors),
+        layers=layers,
+        embedding_length=embedding_length,
+        feed_forward_length=max(keys.per_layer("feed_forward_length", layers, 0)) or None,
+        heads=heads,
+        kv_heads=tuple(
+            0 if layer >= first_shared or str(layer) in without_cache else count
+            for layer, count in enumerate(keys.per_layer("attention.head_count_kv", layers, heads))
+        ),
+        head_dims_k=_head_dims(keys, "key", layers, embedding_length // max(1, *heads)),
+        head_dims_v=_head_dims(keys, "value", layers, embedding_length // max(1, *heads)),
+        sliding_window=max(keys.per_layer("attention.sliding_window", layers, 0)) or None,
+        experts_total=keys.count("expert_count", 0),
+        experts_used=keys.count("expert_used_count", 0),
+        recurrent=_recurrent_state(keys, embedding_length, len(recurrent) or layers),
+        context_length=keys.count("context_length"),
+        vocabulary_size=(
+            tokens.length if isinstance(tokens, GgufArray) else keys.count("vocab_size", 0) or None
+        ),
+        vocabulary_fingerprint=_vocabulary_fingerprint(keys.file),
+        type_bytes=dict(type_bytes),
+        tensor_count=len(tensors),
+        quantization=_quantization(keys.file, type_bytes),
+        chat_template="tokenizer.chat_template" in keys.file.metadata,
+        file_bytes=sum(file.file_bytes for file in files),
+        split_count=len(files),
+        big_endian=keys.file.big_endian,
+    )
+
+
+@frozen
+class _Keys:
+    """The keys of one architecture, as numbers that make sense."""
+
+    file: GgufFile
+    architecture: str
+
+    def senseless(self, key: str, value: object) -> ModelError:
+        return ModelError(
+            f"{self.file.path} is damaged: its key {self.architecture}.{key} is {value!r}.",
+            "Get another copy or conversion of the model.",
+        )
+
+    def count(self, key: str, default: int | None = None) -> int:
+        value = self.file.metadata.get(f"{self.architecture}.{key}", default)
+        if value is None:
+            raise ModelError(
+                f"{self.file.path} has no key {self.architecture}.{key}, which every language "
+                "model has.",
+                "It is incomplete, or a model for something else.",
+            )
+        return self._checked(key, value)
+
+    def per_layer(self, key: str, layers: int, default: int | tuple[int, ...]) -> tuple[int, ...]:
+        value = self.file.metadata.get(f"{self.architecture}.{key}", default)
+        if isinstance(value, tuple):
+            return value
+        if isinstance(value, GgufArray):
+            if value.length != layers:
+                raise self.senseless(key, f"{value.length} values for {layers} layers")
+            return tuple(self._checked(key, entry) for entry in value.values())
+        return (self._checked(key, value),) * layers
+
+    def _checked(self, key: str, value: object) -> int:
+        if not isinstance(value, int) or not 0 <= value <= _COUNT_LIMIT:
+            raise self.senseless(key, value)
+        return int(value)
+
+
+def _architecture(file: GgufFile) -> str:
+    architecture = file.metadata.get("general.architecture")
+    kind = file.metadata.get("general.type", "model")
+    if architecture == "clip" or kind == "mmproj":
+        raise ModelError(
+            f"{file.path} is a multimodal projector, which goes with a model and is none.",
+            "Give the file of the language model.",
+        )
+    if kind != "model" or not isinstance(architecture, str):
+        raise ModelError(
+            f"{file.path} is a GGUF file but no model: its type is {kind!r} and its architecture "
+            f"{architecture!r}.",
+            "Give the file of a language model.",
+        )
+    return architecture
+
+
+def _recurrent_layers(tensors: Sequence[TensorInfo]) -> tuple[set[str], set[str]]:
+    """Layers with recurrent state, and those of them that keep no KV cache, as their tensors show.
+
+    Hybrid models do not always say it in ``attention.head_count_kv``.
+    """
+    recurrent: set[str] = set()
+    attending: set[str] = set()
+    for tensor in tensors:
+        match = _LAYER_TENSOR.match(tensor.name)
+        if match:
+            (attending if match[2] == "attn_k" else recurrent).add(match[1])
+    return recurrent, recurrent - attending
+
+
+def _recurrent_state(keys: _Keys, embedding_length: int, layers: int) -> RecurrentState | None:
+    if head_size := keys.count("wkv.head_size", 0):
+        return RecurrentState(
+            layers=layers,
+            conv_kernel=1 + keys.count("token_shift_count", _RWKV_TOKEN_SHIFTS),
+            inner_size=embedding_length,
+            state_size=head_size,
+        )
+    if kernel := keys.count("shortconv.l_cache", 0):
+        return RecurrentState(
+            layers=layers, conv_kernel=kernel, inner_size=embedding_length, state_size=0
+        )
+    if kernel := keys.count("ssm.conv_kernel", 0):
+        return RecurrentState(
+            layers=layers,
+            conv_kernel=kernel,
+            inner_size=keys.count("ssm.inner_size", 0),
+            state_size=keys.count("ssm.state_size", 0),
+            group_count=keys.count("ssm.group_count", 0),
+            time_step_rank=keys.count("ssm.time_step_rank", 0),
+        )
+    return None
+
+
+def _head_dims(keys: _Keys, part: str, layers: int, default: int) -> tuple[int, ...]:
+    """Per layer; where it is not told which layers have a sliding window, the larger of the two."""
+    full = keys.count(f"attention.{part}_length", default)
+    sliding = keys.count(f"attention.{part}_length_swa", full)
+    pattern = keys.file.metadata.get(f"{keys.architecture}.attention.sliding_window_pattern")
+    if isinstance(pattern, GgufArray) and pattern.length == layers:
+        return tuple(sliding if slides else full for slides in pattern.values())
+    return (max(full, sliding),) * layers
+
+
+def _quantization(file: GgufFile, type_bytes: Counter[str]) -> str | None:
+    """The mixture that the file names, else the type that most of its bytes are in."""
+    kind = file.metadata.get("general.file_type")
+    if isinstance(kind, int) and kind & ~_FILE_TYPE_WAS_GUESSED in FILE_TYPES:
+        return FILE_TYPES[kind & ~_FILE_TYPE_WAS_GUESSED]
+    return max(type_bytes, key=lambda name: type_bytes[name], default=None)
+
+
+def _vocabulary_fingerprint(file: GgufFile) -> str | None:
+    """A hash of what llama.cpp compares before one model may draft for another.
+
+    That is the kind of tokenizer, the tokens, and the begin and end marks where they are added
+    (``common_speculative_are_compatible``). llama.cpp also lets a few tokens differ, so models with
+    different fingerprints may still be compatible; models with equal ones are.
+    """
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, GgufArray):
+        return None
+    digest = hashlib.sha256(str(file.metadata.get("tokenizer.ggml.model")).encode())
+    for mark in ("bos", "eos"):
+        added = file.metadata.get(f"tokenizer.ggml.add_{mark}_token")
+        token = None if added is False else file.metadata.get(f"tokenizer.ggml.{mark}_token_id")
+        digest.update(f"|{mark} {added} {token}".encode())
+    digest.update(tokens.raw)
+    return digest.hexdigest()[:32]
