@@ -1,0 +1,215 @@
+"""llama.cpp as VeloLLM's backend: the user's own ``llama-server``, or the engine in a wheel."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from velollm_core.backends.contract import Backend, Footprint, Installation, Option, Session
+from velollm_core.config import Config, Knob, Problem, Settings, problems
+from velollm_core.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from velollm_core.backends.processes import Place
+    from velollm_core.models.spec import Model
+    from velollm_llamacpp.engines import Engine
+
+_LOG = logging.getLogger(__name__)
+
+
+class LlamaCpp(Backend):
+    """Finds, starts and talks to llama.cpp."""
+
+    name = "llamacpp"
+    automatic = True
+    options = (
+        Option(name="server", summary="path of the llama-server to use"),
+        Option(name="engine", summary="embedded: use the wheel although there is a llama-server"),
+        Option(name="url", summary="attach to the llama-server that runs at this URL"),
+        Option(name="api_key", summary="key of the server at url", secret=True),
+    )
+
+    def probe(
+        self, options: Mapping[str, str], environ: Mapping[str, str]
+    ) -> tuple[Installation, ...]:
+        """The user's ``llama-server``, then the wheel; with ``url`` that server alone.
+
+        Raises:
+            Unavailable: what ``options`` name is not there.
+            UsageError: ``options`` contradict each other.
+        """
+        if "url" in options:
+            from velollm_llamacpp.attached import find
+
+            return (find(options["url"], options.get("api_key") or environ.get("LLAMA_API_KEY")),)
+        if options.get("engine", "embedded") != "embedded":
+            raise UsageError(f"-X engine={options['engine']} is not known.", "It takes: embedded.")
+        if "server" in options:
+            if "engine" in options:
+                raise UsageError("-X server and -X engine=embedded exclude each other.")
+            path = shutil.which(options["server"], path=environ.get("PATH"))
+            return (_binary(Path(path or options["server"]).absolute()),)
+        found = () if "engine" in options else _on_path(environ)
+        return (*found, *_wheel(required="engine" in options))
+
+    def models(self, installation: Installation) -> tuple[Model, ...]:
+        """What an attached server has loaded; an engine to be started has nothing of its own."""
+        if installation.kind != "server":
+            return ()
+        from velollm_llamacpp import attached
+
+        return attached.models(installation)
+
+    def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
+        """What this build can be told, and what of it can be read back."""
+        del model
+        from velollm_llamacpp.arguments import settable
+        from velollm_llamacpp.knobs import KNOBS, of_attached
+
+        if installation.kind == "server":
+            return tuple(of_attached(knob) for knob in KNOBS)
+        engine = _engine(installation)
+        return settable(engine.flags, gpus=bool(engine.gpus))
+
+    def defaults(self, installation: Installation, model: Model) -> Settings:
+        """What ``llama-server`` does when nothing is set; the wheel is held to the same.
+
+        Of an attached server that is not known.
+        """
+        del model
+        if installation.kind == "server":
+            return Settings()
+        from velollm_llamacpp import settings
+
+        embedded = installation.kind == "wheel"
+        return settings.defaults(_engine(installation), os.environ, embedded=embedded)
+
+    def current(
+        self, installation: Installation, model: Model, environ: Mapping[str, str]
+    ) -> Settings:
+        """The user's own, over the defaults: from ``LLAMA_ARG_*`` and configuration files."""
+        del model
+        if installation.kind == "server":
+            from velollm_llamacpp import attached
+
+            return attached.settings(installation)
+        from velollm_llamacpp import settings
+
+        embedded = installation.kind == "wheel"
+        return settings.current(_engine(installation), environ, embedded=embedded)
+
+    def check(
+        self, installation: Installation, model: Model, config: Config
+    ) -> tuple[Problem, ...]:
+        """Unknown knobs and values, knobs that this build lacks, and contradictions."""
+        from velollm_llamacpp.checks import contradictions, missing
+
+        knobs = self.knobs(installation, model)
+        lacking = missing(knobs, config, installation)
+        named = {problem.knob for problem in lacking}
+        others = [entry for entry in problems(knobs, config) if entry.knob not in named]
+        return (*lacking, *others, *contradictions(config))
+
+    def expected(self, installation: Installation, model: Model, config: Config) -> Config:
+        """``config`` as llama.cpp rounds and caps it, without what cannot be read back."""
+        if installation.kind == "server":
+            return super().expected(installation, model, config)
+        from velollm_llamacpp.expected import reported
+        from velollm_llamacpp.settings import completed
+
+        knobs = self.knobs(installation, model)
+        return reported(knobs, model.spec, config, completed(_engine(installation), config))
+
+    def footprint(
+        self, installation: Installation, model: Model, config: Config
+    ) -> Footprint | None:
+        """Bytes of main memory; not told where a GPU takes a part that only the engine knows."""
+        if installation.kind == "server" or model.spec is None:
+            return None
+        engine = _engine(installation)
+        if engine.gpus:
+            return None
+        from velollm_llamacpp.footprint import on_the_host
+        from velollm_llamacpp.settings import completed
+
+        return on_the_host(model.spec, completed(engine, config))
+
+    def launch(
+        self, installation: Installation, model: Model, settings: Settings, place: Place
+    ) -> Session:
+        """Start it at a free port of 127.0.0.1, without any setting that is not in ``settings``."""
+        if installation.kind == "server":
+            return super().launch(installation, model, settings, place)
+        from velollm_llamacpp.launch import launch
+
+        return launch(installation, _engine(installation), model, settings, place)
+
+    def attach(self, installation: Installation, model: Model, config: Config) -> Session:
+        """A session with the running server that ``-X url`` named."""
+        if installation.kind != "server":
+            return super().attach(installation, model, config)
+        from velollm_llamacpp.attached import attach
+
+        return attach(installation, model, config)
+
+
+def _engine(installation: Installation) -> Engine:
+    from velollm_llamacpp.engines import examine_binary, examine_wheel
+
+    if installation.kind == "wheel":
+        return examine_wheel()
+    return examine_binary(Path(installation.location))
+
+
+def _binary(path: Path) -> Installation:
+    from velollm_llamacpp.engines import examine_binary
+
+    engine = examine_binary(path)
+    return Installation(
+        backend=LlamaCpp.name,
+        kind="binary",
+        location=str(path),
+        version=engine.version,
+        build=engine.build,
+        cpu_features=engine.cpu_features,
+    )
+
+
+def _on_path(environ: Mapping[str, str]) -> tuple[Installation, ...]:
+    path = shutil.which("llama-server", path=environ.get("PATH"))
+    if path is None:
+        return ()
+    try:
+        return (_binary(Path(path).absolute()),)
+    except Unavailable as error:
+        _LOG.warning("the llama-server on PATH is passed over: %s", error.message)
+        return ()
+
+
+def _wheel(*, required: bool) -> tuple[Installation, ...]:
+    from velollm_llamacpp.engines import examine_wheel, wheel_version
+
+    try:
+        if wheel_version() is None:
+            raise Unavailable(
+                "the embedded engine is not installed.", "Install it: pip install xllamacpp"
+            )
+        engine = examine_wheel()
+    except Unavailable as error:
+        if required:
+            raise
+        _LOG.warning("%s", error.message)
+        return ()
+    return (
+        Installation(
+            backend=LlamaCpp.name,
+            kind="wheel",
+            location="xllamacpp",
+            version=engine.version,
+            cpu_features=engine.cpu_features,
+        ),
+    )

@@ -1,0 +1,46 @@
+"""What is wrong with a configuration, beyond single values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from velollm_core.backends.contract import Installation
+from velollm_core.config import Config, Knob, Problem, Value
+from velollm_llamacpp.knobs import BY_NAME
+
+_UNQUANTIZED = frozenset({"f32", "f16", "bf16"})
+
+
+def missing(
+    knobs: tuple[Knob, ...], config: Mapping[str, Value], installation: Installation
+) -> tuple[Problem, ...]:
+    """Knobs of llama.cpp in ``config`` that the build at hand does not have."""
+    present = {knob.name for knob in knobs}
+    shown = " ".join(filter(None, (installation.location, installation.version)))
+    return tuple(
+        Problem(name, f"{shown} has no {name}: {_why(name)}")
+        for name in config
+        if name in BY_NAME and name not in present
+    )
+
+
+def _why(name: str) -> str:
+    if name == "gpu_layers":
+        return "it has no GPU to use"
+    return f"its --help knows no {' or '.join(BY_NAME[name].names)}"
+
+
+def contradictions(config: Config) -> tuple[Problem, ...]:
+    """Assignments with which llama.cpp does not start."""
+    found = []
+    if (
+        config.get("flash_attention") == "off"
+        and config.get("cache_type_v", "f16") not in _UNQUANTIZED
+    ):
+        found.append(
+            Problem("cache_type_v", "a quantized cache_type_v needs flash_attention on or auto")
+        )
+    least, most = config.get("ngram_mod_n_min"), config.get("ngram_mod_n_max")
+    if isinstance(least, int) and isinstance(most, int) and least > most:
+        found.append(Problem("ngram_mod_n_min", "ngram_mod_n_min cannot be above ngram_mod_n_max"))
+    return tuple(found)

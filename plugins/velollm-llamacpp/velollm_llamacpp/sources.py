@@ -1,0 +1,131 @@
+"""Where a user's own settings of llama.cpp stand: configuration files, the environment, arguments.
+
+What is found is kept as it is written; :mod:`velollm_llamacpp.settings` makes sense of it. In
+rising precedence, as measured with build 11434: the system's file, the user's file, the
+environment, the arguments; inside a file the section ``*``, then ``default`` or none at all.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from velollm_core.errors import UsageError
+from velollm_llamacpp.flags import FALSE, Flag, Flags
+
+_OWN_FILES = ("*", "default")
+
+
+@frozen
+class Found:
+    """One setting: its name as written, the flag that it means if any, its text, and its origin."""
+
+    name: str
+    flag: Flag | None
+    text: str
+    origin: str
+
+
+def environment(flags: Flags, environ: Mapping[str, str]) -> Iterator[Found]:
+    """What variables of llama.cpp in ``environ`` set; ``LLAMA_ARG_NO_X`` comes last and wins."""
+    own = [name for name in environ if name.startswith("LLAMA_")]
+    for variable in sorted(own, key=lambda name: (name.startswith("LLAMA_ARG_NO_"), name)):
+        known = flags.by_environ(variable)
+        if known is not None:
+            flag, negative = known
+            text = "off" if negative else environ[variable]
+            yield Found(variable, flag, text, f"environment {variable}")
+        elif variable.startswith("LLAMA_ARG_"):
+            yield Found(variable, None, environ[variable], f"environment {variable}")
+
+
+def system_file(environ: Mapping[str, str], root: Path = Path("/")) -> Path:
+    """The configuration file of the whole machine."""
+    if os.name == "nt":
+        return Path(environ.get("PROGRAMDATA", "C:/ProgramData"), "llama.cpp", "config.ini")
+    return root / "etc" / "llama.cpp" / "config.ini"
+
+
+def user_file(environ: Mapping[str, str]) -> tuple[Path, str] | None:
+    """The user's configuration file and how it is shown, without the name of a home."""
+    for variable in ("APPDATA",) if os.name == "nt" else ("XDG_CONFIG_HOME",):
+        if environ.get(variable):
+            shown = f"${variable}/llama.cpp/config.ini"
+            return Path(environ[variable], "llama.cpp", "config.ini"), shown
+    if environ.get("HOME"):
+        path = Path(environ["HOME"], ".config", "llama.cpp", "config.ini")
+        return path, "~/.config/llama.cpp/config.ini"
+    return None
+
+
+def configuration_files(
+    flags: Flags, environ: Mapping[str, str], root: Path = Path("/")
+) -> Iterator[Found]:
+    """What llama.cpp's configuration files set, the system's first.
+
+    Raises:
+        UsageError: a file cannot be read or parsed; llama.cpp would refuse it too.
+    """
+    system = system_file(environ, root)
+    yield from configuration_file(flags, system, str(system))
+    own = user_file(environ)
+    if own is not None:
+        yield from configuration_file(flags, *own)
+
+
+def configuration_file(flags: Flags, path: Path, shown: str) -> Iterator[Found]:
+    """What one file sets, in rising precedence; nothing where it is not there."""
+    parser = configparser.ConfigParser(
+        delimiters=("=",),
+        comment_prefixes=("#", ";"),
+        inline_comment_prefixes=("#", ";"),
+        default_section="",
+        interpolation=None,
+        strict=False,
+    )
+    parser.optionxform = str  # type: ignore[method-assign,assignment]  # keys are case-sensitive
+    try:
+        parser.read_string("[default]\n" + path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise UsageError(
+            f"{shown} cannot be read: {_reason(error)}.",
+            "llama-server would not start with it either.",
+        ) from error
+    for section in _OWN_FILES:
+        if not parser.has_section(section):
+            continue
+        for key in sorted(parser.options(section)):
+            text = parser.get(section, key)
+            known = flags.by_key(key)
+            if known is None:
+                yield Found(key, None, text, shown)
+            else:
+                flag, negative = known
+                yield Found(key, flag, _inverted(text) if negative else text, shown)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, configparser.ParsingError) and error.errors:
+        return f"line {error.errors[0][0] - 1} is no KEY = VALUE"  # one line was put before it
+    return (error.strerror if isinstance(error, OSError) else None) or "it is no such file"
+
+
+def _inverted(text: str) -> str:
+    return "on" if text in FALSE else "off"
+
+
+def arguments(flags: Flags, argv: Sequence[str], origin: str) -> Iterator[Found]:
+    """What a command line sets; words that are no flag of this build are passed over."""
+    words = iter(argv)
+    for word in words:
+        flag = flags.get(word)
+        if flag is None:
+            continue
+        text = next(words, "") if flag.takes_value else "on" if word in flag.names else "off"
+        yield Found(word, flag, text, f"argument {word} {origin}")
