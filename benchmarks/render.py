@@ -1,13 +1,15 @@
-"""Writes BENCHMARKS.md from benchmarks/results/; with --check it only says whether it is out of date."""
+"""Writes BENCHMARKS.md, and the README's table, from benchmarks/results/; --check only compares."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 
 from record import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
+MARK = "<!-- demo: written by nox -s docs -->"
 HEAD = """# Benchmarks
 
 Every figure on this page comes from a file in [benchmarks/results](benchmarks/results), which holds the command, the commit and
@@ -46,6 +48,26 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def readme() -> str:
+    """The README with the demo's table, as a terminal of 80 columns shows it."""
+    from rich.console import Console
+
+    from velollm_core.documents import read
+    from velollm_core.experiment.spec import BenchmarkResult
+    from velollm_core.report.terminal import to_terminal
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = RESULTS / "demo.json"
+    if not path.exists():
+        return text
+    console = Console(width=80, record=True, file=io.StringIO(), color_system=None)
+    console.print(to_terminal(read(path, "benchmark", 1, BenchmarkResult)))
+    table = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    before, start, rest = text.partition(MARK)
+    _, end, after = rest.partition("<!-- end -->")
+    return f"{before}{start}\n```\n{table}\n```\n{end}{after}"
+
+
 def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -53,16 +75,18 @@ def shown(value: object) -> str:
 
 
 def main(words: list[str]) -> int:
-    path = ROOT / "BENCHMARKS.md"
-    text = page()
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return 0
-    if "--check" in words:
-        print("BENCHMARKS.md is out of date: run nox -s docs")
-        return 1
-    path.write_text(text, encoding="utf-8")
-    print("wrote BENCHMARKS.md")
-    return 0
+    stale = 0
+    for name, text in (("BENCHMARKS.md", page()), ("README.md", readme())):
+        path = ROOT / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if "--check" in words:
+            print(f"{name} is out of date: run nox -s docs")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
+    return 1 if stale and "--check" in words else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from velollm_core.errors import UsageError
 
 Value = bool | int | float | str
 
+ENGINE_DEFAULT = "engine default"
+"""The origin of a value that nobody set."""
+
 
 class Role(StrEnum):
     """What a knob is for. Roles let a tuner drive a backend that it has never seen."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 from attrs import frozen
@@ -31,15 +31,7 @@ GROUP = "velollm"
 CORE_DISTRIBUTION = "velollm"
 
 
-class Named(Protocol):
-    """What is picked by name has one."""
-
-    @property
-    def name(self) -> str: ...
-
-
 T = TypeVar("T")
-N = TypeVar("N", bound=Named)
 
 
 @frozen(kw_only=True)
@@ -140,9 +132,10 @@ class Plugins:
 
     def model_sources(self) -> tuple[ModelSource, ...]:
         """Resolvers for ``scheme:rest`` references."""
-        sources: list[ModelSource] = []
-        self._each("velollm_register_model_sources", _ignore, register=sources.append)
-        return tuple(sources)
+        found: dict[str, ModelSource] = self._registered(
+            "velollm_register_model_sources", "model source", "scheme"
+        )
+        return tuple(found.values())
 
     def trial_finished(self, trial: Trial) -> None:
         """Tell the observers."""
@@ -173,15 +166,16 @@ class Plugins:
             f"Install one, for example: pip install velollm-{name}",
         )
 
-    def _registered(self, hook: str, what: str) -> dict[str, N]:
-        found: dict[str, N] = {}
+    def _registered(self, hook: str, what: str, key: str = "name") -> dict[str, T]:
+        """What was registered, by its ``key``, which has to be there and to be its own."""
+        found: dict[str, T] = {}
         owners: dict[str, str] = {}
 
-        def register_for(owner: str) -> Callable[[N], None]:
-            def register(thing: N) -> None:
-                name = getattr(thing, "name", None)
+        def register_for(owner: str) -> Callable[[T], None]:
+            def register(thing: T) -> None:
+                name = getattr(thing, key, None)
                 if not isinstance(name, str) or not name:
-                    raise UsageError(f"registers a {what} without a name")
+                    raise UsageError(f"registers a {what} without a {key}")
                 if name in found:
                     raise UsageError(
                         f"registers {what} {name!r}, which {owners[name]} has registered already"

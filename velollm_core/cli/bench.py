@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from velollm_core.hardware.spec import HardwareSpec
 
 FORMATS = ("table", "json", "csv", "markdown")
+_SET = "--set"
 
 
 class _Concurrency(click.ParamType[tuple[int, ...]]):
@@ -204,7 +205,7 @@ def _check_target(target: Path | None) -> None:
 def _settings(state: State, chosen: Chosen, *, sets: tuple[str, ...], baseline: bool) -> Settings:
     """The user's own settings, or the engine's defaults, with ``--set`` laid over them."""
     from velollm_core.cli.choose import parse_sets
-    from velollm_core.config import LeftOut
+    from velollm_core.config import ENGINE_DEFAULT, LeftOut
 
     backend, installation, model = chosen.backend, chosen.installation, chosen.model
     current = backend.current(installation, model, state.environ)
@@ -213,6 +214,7 @@ def _settings(state: State, chosen: Chosen, *, sets: tuple[str, ...], baseline: 
         removed = tuple(
             LeftOut(name, origin, "--baseline removes the user's own settings")
             for name, origin in current.origins.items()
+            if origin != ENGINE_DEFAULT
         )
         settings = evolve(settings, left_out=settings.left_out + removed + current.left_out)
     else:
@@ -223,7 +225,7 @@ def _settings(state: State, chosen: Chosen, *, sets: tuple[str, ...], baseline: 
     return evolve(
         settings,
         config=settings.config | changed,
-        origins={**settings.origins, **dict.fromkeys(changed, "--set")},
+        origins={**settings.origins, **dict.fromkeys(changed, _SET)},
     )
 
 
@@ -234,17 +236,16 @@ def _experiment(
 
     attached = chosen.installation.kind == "server"
     launches = options["launches"]
-    if attached and launches > 1:
+    if attached:
+        settings = _for_attached(settings, baseline=options["baseline"])
         launches = 1
-        state.output.remark("an attached server is measured as one launch: there is no interval.")
+        state.output.remark("a server that runs already is one launch: there is no interval.")
     arm = Arm(
-        name="current" if not options["baseline"] else "defaults",
+        name="defaults" if options["baseline"] else "current",
         backend=chosen.backend,
         installation=chosen.installation,
         model=chosen.model,
-        settings=_for_attached(state, arm_settings=settings, options=options)
-        if attached
-        else settings,
+        settings=settings,
         mode="attach" if attached else "launch",
     )
     return Experiment(
@@ -260,21 +261,17 @@ def _experiment(
     )
 
 
-def _for_attached(state: State, *, arm_settings: Settings, options: dict[str, Any]) -> Settings:
+def _for_attached(settings: Settings, *, baseline: bool) -> Settings:
     """Of an attached server only what ``--set`` names is changed; the rest is as it runs."""
     from velollm_core.config import Config
 
-    del state
-    if options["baseline"]:
+    if baseline:
         raise UsageError(
             "--baseline needs a server that VeloLLM starts itself; this one runs already.",
             "Leave out -X url=..., or leave out --baseline.",
         )
-    own = {name for name, origin in arm_settings.origins.items() if origin == "--set"}
-    return evolve(
-        arm_settings,
-        config=Config({name: value for name, value in arm_settings.config.items() if name in own}),
-    )
+    own = {name for name, origin in settings.origins.items() if origin == _SET}
+    return evolve(settings, config=Config({k: v for k, v in settings.config.items() if k in own}))
 
 
 def _phases(state: State, options: dict[str, Any]) -> tuple[Phase, ...]:
@@ -306,7 +303,8 @@ def _workloads(state: State, options: dict[str, Any]) -> tuple[Workload, ...]:
     for name in names:
         if name not in known:
             raise UsageError(f"there is no workload {name!r}.", f"There are: {', '.join(known)}.")
-    return tuple(known[name] for name in names or ("short", "medium", "code"))
+    # One workload twice would be two phases that no row of the report could tell apart.
+    return tuple(known[name] for name in dict.fromkeys(names or ("short", "medium", "code")))
 
 
 def _measure(state: State, experiment: Experiment, resumed: str | None) -> Outcome:

@@ -77,7 +77,6 @@ def workload_record(phase: Phase) -> WorkloadRecord:
         max_tokens=phase.max_tokens or phase.workload.max_tokens,
         duration_s=phase.duration_s,
         reuses_prefix=phase.workload.reuses_prefix,
-        distinct=phase.workload.distinct,
     )
 
 

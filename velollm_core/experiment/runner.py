@@ -236,7 +236,7 @@ class _Runner:
             load_ms=session.load_ms,
             effective=effective,
             mismatches=found,
-            unverified=tuple(name for name in arm.settings.config if name not in expected),
+            unverified=_unverified(arm),
         )
         danger: list[str] = []
 
@@ -323,6 +323,14 @@ def _changeable(arm: Arm) -> Config:
     knobs = arm.backend.knobs(arm.installation, arm.model)
     live = {knob.name for knob in knobs if knob.change != "restart"}
     return Config({name: value for name, value in arm.settings.config.items() if name in live})
+
+
+def _unverified(arm: Arm) -> tuple[str, ...]:
+    """Knobs that the arm sets and that the engine cannot tell back."""
+    knobs = arm.backend.knobs(arm.installation, arm.model)
+    return tuple(
+        knob.name for knob in knobs if knob.unreadable and knob.name in arm.settings.config
+    )
 
 
 def _kind(error: VeloError) -> FailureKind:

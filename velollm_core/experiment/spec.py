@@ -35,8 +35,7 @@ class Workload:
     ``max_tokens`` bounds each answer. ``group`` consecutive indices belong together and are sent in
     order by one client (the turns of a conversation). ``repeats_input`` says that answers repeat
     much of the prompt, on which speculation lives. ``reuses_prefix`` says that prompts share
-    prefixes on purpose. ``digest`` changes whenever the prompts change. ``distinct`` is how many
-    different prompts there are before they come again, ``None`` where there is no end of them.
+    prefixes on purpose. ``digest`` changes whenever the prompts change.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Workload:
     group: int = 1
     repeats_input: bool = False
     reuses_prefix: bool = False
-    distinct: int | None = None
 
 
 @frozen(kw_only=True)
@@ -210,7 +208,6 @@ class WorkloadRecord:
     max_tokens: int
     duration_s: float | None = None
     reuses_prefix: bool = False
-    distinct: int | None = None
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,45 @@
+"""A benchmark as Markdown, for a page, a mail or a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from velollm_core.experiment.notes import notes
+from velollm_core.experiment.spec import BenchmarkResult
+from velollm_core.experiment.summary import summarize
+from velollm_core.report.tables import Table, tables
+from velollm_core.report.wording import header, legend, note_lines
+
+
+def to_markdown(result: BenchmarkResult) -> str:
+    """Header, tables and notes of ``result``."""
+    rows = summarize(result)
+    blocks = [
+        "\n".join(f"- **{label}**: {_escape(text)}" for label, text in header(result)),
+        *("\n".join(_table(table)) for table in tables(rows)),
+        *((legend(rows),) if rows else ()),
+    ]
+    remarks = note_lines(result, rows, notes(result, rows))
+    if remarks:
+        blocks.append("\n".join(["**Notes**", "", *(f"- {_escape(line)}" for line in remarks)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"**{table.title}**"
+    yield ""
+    yield _line([heading.replace("\n", " ").strip() for heading in table.headings])
+    # A label with text stands to the left, a figure to the right.
+    yield _line([":--", *(["--:"] * (len(table.headings) - 1))])
+    for row in table.rows:
+        yield _line(row)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escape, cells))} |"
+
+
+def _escape(text: str) -> str:
+    for character in "\\|<*`":
+        text = text.replace(character, f"\\{character}")
+    return text

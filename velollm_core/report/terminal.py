@@ -1,0 +1,95 @@
+"""A benchmark for a terminal of any width. Nothing in it depends on colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from velollm_core.experiment.notes import notes
+from velollm_core.experiment.spec import BenchmarkResult
+from velollm_core.experiment.summary import summarize
+from velollm_core.report import wording
+from velollm_core.report.tables import Table, split, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.text import Text
+
+_GAP = 2
+_LABEL_WIDTH = 24
+
+
+def to_terminal(result: BenchmarkResult) -> RenderableType:
+    """Header, tables and notes of ``result``; a table too wide for the terminal becomes two."""
+    return _Report(result)
+
+
+def one_line(result: BenchmarkResult) -> str:
+    """``result`` in a line, as a list of runs shows it."""
+    return wording.one_line(result, summarize(result))
+
+
+@frozen
+class _Report:
+    result: BenchmarkResult
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterable[RenderableType]:
+        rows = summarize(self.result)
+        yield _pairs(wording.header(self.result))
+        for table in tables(rows):
+            for part in split(table, options.max_width, gap=_GAP, label_width=_LABEL_WIDTH):
+                yield ""
+                yield _table(part)
+        if rows:
+            yield ""
+            yield _plain(wording.legend(rows))
+        remarks = wording.note_lines(self.result, rows, notes(self.result, rows))
+        if remarks:
+            yield ""
+            yield _pairs([("note", line) for line in remarks])
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text as it is: brackets of an interval are no markup."""
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:
+    from rich.table import Table as RichTable
+
+    grid = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in pairs:
+        grid.add_row(_plain(label, "bold"), _plain(text))
+    return grid
+
+
+def _table(table: Table) -> RenderableType:
+    from rich.table import Table as RichTable
+
+    drawn = RichTable(
+        box=None,
+        title=_plain(table.title, "bold"),
+        title_justify="left",
+        pad_edge=False,
+        padding=(0, _GAP, 0, 0),
+    )
+    for position, heading in enumerate(table.headings):
+        drawn.add_column(
+            _plain(heading),
+            justify="left" if position == 0 else "right",
+            vertical="bottom",
+            overflow="fold",
+            max_width=_LABEL_WIDTH if position < table.labels else None,
+        )
+    for row in table.rows:
+        drawn.add_row(*map(_plain, row))
+    return drawn
