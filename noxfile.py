@@ -97,7 +97,12 @@ def build(session: nox.Session) -> None:
     programs = place / ("Scripts" if sys.platform == "win32" else "bin")
     session.chdir(wheels)
     session.run(
-        str(programs / "python"), "-m", "pip", "install", *map(str, wheels.glob("*.whl")), external=True
+        str(programs / "python"),
+        "-m",
+        "pip",
+        "install",
+        *map(str, wheels.glob("*.whl")),
+        external=True,
     )
     for words in (["--help"], ["plugins"], ["detect"], ["models", "show", "demo"]):
         session.run(str(programs / "velollm"), *words, external=True)

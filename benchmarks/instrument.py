@@ -1,10 +1,11 @@
 """Is the instrument right, and is it light?
 
-1. Against a scripted server whose schedule is known to the microsecond, 16 streams of 100 events a second: the error of the
-   time to first token and of the gaps between events.
+1. Against a scripted server whose schedule is known to the microsecond, 16 streams of 100 events a
+   second: the error of the time to first token and of the gaps between events.
 2. At 2,000 events a second over 16 streams: processor time of the client an event.
-3. On a real llama.cpp and the demo model, 30 ``medium`` requests: the client's decode rate, from its own time stamps,
-   against the server's; and whether a time to first token was ever below the server's prompt time.
+3. On a real llama.cpp and the demo model, 30 ``medium`` requests: the client's decode rate, from
+   its own time stamps, against the server's; and whether a time to first token was ever below the
+   server's prompt time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from record import arguments, percentile, write_record
+from velollm_llamacpp.session import LlamaSession
 
 from velollm_core.backends.contract import Event, Finish, Message, Request, Session
 from velollm_core.backends.processes import Place
@@ -28,7 +30,6 @@ from velollm_core.experiment.phases import measure
 from velollm_core.experiment.spec import Sample
 from velollm_core.models.references import resolve
 from velollm_core.plugins import load
-from velollm_llamacpp.session import LlamaSession
 
 STREAMS = 16
 PROMPT = (Message(role="user", content="scripted"),)

@@ -63,7 +63,7 @@ def write_record(
 def _machine() -> str:
     from velollm_core.hardware.detect import detect
 
-    spec = detect(gpus=lambda probe: ())
+    spec = detect(gpus=lambda _: ())
     gib = spec.memory.total_bytes / 2**30
     return f"{spec.cpu.model}, {spec.cpu.usable:g} usable CPUs, {gib:.0f} GiB, {spec.os.system}"
 

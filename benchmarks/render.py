@@ -12,18 +12,18 @@ RESULTS = ROOT / "benchmarks" / "results"
 MARK = "<!-- demo: written by nox -s docs -->"
 HEAD = """# Benchmarks
 
-Every figure on this page comes from a file in [benchmarks/results](benchmarks/results), which holds the command, the commit and
-the machine; the page is written by `nox -s docs`. Anyone can repeat a section with the command under its title. The
-figures are one machine's, and that a shared one: look at ratios and orders, and measure on your own.
+Every figure on this page comes from a file in [benchmarks/results](benchmarks/results), which holds
+the command, the commit and the machine; the page is written by `nox -s docs`. Anyone can repeat a
+section with the command under its title. The figures are one machine's, and that a shared one:
+look at ratios and orders, and measure on your own.
 """
+INSTRUMENT = """Is the client right, and is it light? A scripted server in a process of its own
+stamps each event when it hands it to the socket; the client's times are held against these stamps, on one
+steady clock. Against real llama.cpp the client's decode rate, (tokens - 1) / (last event - first
+event), is held against the server's own."""
 SECTIONS = {
-    "instrument": (
-        "The instrument",
-        "Is the client right, and is it light? A scripted server in a process of its own stamps each event when it hands it to "
-        "the socket; the client's times are held against these stamps, on one steady clock. Against real "
-        "llama.cpp the client's decode rate, (tokens - 1) / (last event - first event), is held against the server's own.",
-    ),
-    "startup": ("Short commands", "Whole processes, medians, one of each in turn."),
+    "instrument": ("The instrument", INSTRUMENT),
+    "startup": ("Short commands", "Whole processes, one of each in turn."),
     "gguf-reader": (
         "The GGUF reader",
         "Our bounded reader of headers against the `gguf` library, in the same run.",

@@ -1,8 +1,8 @@
 """A server that answers like llama-server, on a schedule that is known to the microsecond.
 
-Run as a script it prints its port. The text of each event holds two moments on the machine's steady clock: when its request
-was read, and when the event was handed to the socket, so that a client's times can be held against them. Each event
-bears the timings that a real server adds to it.
+Run as a script it prints its port. The text of each event holds two moments on the machine's steady
+clock: when its request was read, and when the event was handed to the socket, so that a client's
+times can be held against them. Each event bears the timings that a real server adds to it.
 """
 
 from __future__ import annotations

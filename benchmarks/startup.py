@@ -1,4 +1,4 @@
-"""How long the short commands take, as whole processes: the median of several runs after one that warms the caches.
+"""How long the short commands take, as whole processes: medians, after a run that warms the caches.
 
 ``python -c pass`` in the same run is the peer: what the interpreter itself costs on this machine.
 """

@@ -1,7 +1,12 @@
-"""Results built by hand, for the tests of summaries and reports."""
+"""What tests of several folders share: results built by hand, and the command as a user runs it."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -154,3 +159,36 @@ def result(trials, **changes):
 def build():
     """``build.sample``, ``phase``, ``trial``, ``arm`` and ``result``, with plain defaults."""
     return SimpleNamespace(sample=sample, phase=phase, trial=trial, arm=arm, result=result)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """A user who has set nothing; the cache alone is shared, for the demo model."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VELOLLM_", "LLAMA_"))}
+    if "VELOLLM_CACHE_DIR" in os.environ:
+        kept["VELOLLM_CACHE_DIR"] = os.environ["VELOLLM_CACHE_DIR"]
+    return kept | {
+        "VELOLLM_DATA_DIR": str(tmp_path / "data"),
+        "VELOLLM_CONFIG_DIR": str(tmp_path / "config"),
+        "COLUMNS": "120",
+    }
+
+
+@pytest.fixture
+def velollm(
+    environ: dict[str, str], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``velollm`` with arguments to its end; keyword ``env`` adds to its environment."""
+
+    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120):
+        return subprocess.run(
+            [sys.executable, "-m", "velollm_core.cli", *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environ | (env or {}),
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

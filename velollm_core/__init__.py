@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Load pluggy only for those who implement a hook, so that ``--help`` does not pay for it."""
     if name == "hookimpl":
-        from pluggy import HookimplMarker  # noqa: PLC0415
+        from pluggy import HookimplMarker
 
         return HookimplMarker("velollm")
     raise AttributeError(f"module 'velollm_core' has no attribute {name!r}")

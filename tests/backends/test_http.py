@@ -32,7 +32,8 @@ def test_chunks_give_the_same_content_however_the_bytes_are_cut(parts, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)))))
     body = Chunked()
     got = b"".join(
-        body.feed(wire[start:end]) for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True)
+        body.feed(wire[start:end])
+        for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True)
     )
     assert got == b"".join(parts)
     assert body.complete
@@ -57,9 +58,8 @@ def test_a_sized_body_ends_where_it_says():
 @pytest.mark.parametrize("wire", [b"zz\r\n", b"-5\r\nhello", b"1" * 5000])
 def test_broken_framing_is_noticed(wire):
     body = Chunked()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="chunk"):
         body.feed(wire)
-        body.feed(b"")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -133,9 +133,13 @@ def test_a_stream_that_stops_in_the_middle_of_a_line_is_not_taken_for_its_end(se
         connection.close()
 
     got = []
-    with pytest.raises(RequestError, match="in the middle of the answer"):
+
+    def take():
         for _, line in HttpClient(serve(behave).url).stream("/x", {}, 5.0):
             got.append(line)
+
+    with pytest.raises(RequestError, match="in the middle of the answer"):
+        take()
     assert got == [b"data: 1", b""]
 
 
@@ -149,7 +153,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(serve):
 
 
 def test_nothing_listening_is_said_so():
-    with pytest.raises(RequestError, match="nothing answers at http://127.0.0.1:1"):
+    with pytest.raises(RequestError, match=r"nothing answers at http://127\.0\.0\.1:1"):
         HttpClient("http://127.0.0.1:1").get("/health")
 
 
@@ -187,5 +191,5 @@ def test_abort_wakes_whoever_waits(serve):
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://h:notaport"])
 def test_what_is_no_url_of_a_server_is_refused(url):
-    with pytest.raises(UsageError, match="http://HOST:PORT|not the URL"):
+    with pytest.raises(UsageError, match="is not the URL of a server"):
         HttpClient(url)

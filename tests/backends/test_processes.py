@@ -15,15 +15,14 @@ from velollm_core.backends.processes import Place, describe_exit, tail
 from velollm_core.errors import FailureKind, LaunchError
 
 SLEEPER = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
-STUBBORN = [
-    sys.executable,
-    "-c",
-    "import signal, subprocess, sys, time\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "print('ready', flush=True)\n"
-    "time.sleep(600)\n",
-]
+STUBBORN_TEXT = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("ready", flush=True)
+time.sleep(600)
+"""
+STUBBORN = [sys.executable, "-c", STUBBORN_TEXT]
 PARENT = """
 import os, sys, time
 from pathlib import Path
@@ -66,7 +65,8 @@ def family(pid):
 
 def gone(processes):
     return all(
-        not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in processes
+        not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        for process in processes
     )
 
 

@@ -50,7 +50,16 @@ def test_help_imports_nothing_heavy(velollm, environ):
         env=environ,
         check=True,
     )
-    for heavy in ("rich", "cattrs", "psutil", "pluggy", "requests", "numpy", "sqlite3", "velollm_llamacpp"):
+    for heavy in (
+        "rich",
+        "cattrs",
+        "psutil",
+        "pluggy",
+        "requests",
+        "numpy",
+        "sqlite3",
+        "velollm_llamacpp",
+    ):
         assert f"| {heavy}\n" not in done.stderr.replace("|   ", "| ").replace("  ", "")
 
 
@@ -128,7 +137,9 @@ def test_the_configuration_gives_defaults_and_the_command_line_goes_first(veloll
     assert "there is no workload 'poetry'" in velollm("--backend", "llamacpp", "bench").stderr
     other = velollm("bench", "--backend", "llamacpp", "--workload", "prose")
     assert "there is no workload 'prose'" in other.stderr
-    variable = velollm("bench", env={"VELOLLM_BACKEND": "llamacpp", "VELOLLM_BENCH_WORKLOAD": "verse"})
+    variable = velollm(
+        "bench", env={"VELOLLM_BACKEND": "llamacpp", "VELOLLM_BENCH_WORKLOAD": "verse"}
+    )
     assert "there is no workload 'verse'" in variable.stderr
 
 

@@ -1,9 +1,8 @@
-"""Documents: whole and of the right kind, or refused in one sentence that names the file and the key."""
+"""Documents: whole and of the right kind, or refused in one sentence that names file and key."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from enum import StrEnum
 
@@ -60,7 +59,10 @@ def document(**keys) -> str:
         ).map(tuple),
         config=st.dictionaries(
             st.text(min_size=1),
-            st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
+            st.booleans()
+            | st.integers()
+            | st.text()
+            | st.floats(allow_nan=False, allow_infinity=False),
         ).map(Config),
         on=st.booleans(),
         extra=st.dictionaries(st.text(), st.integers()),
@@ -137,4 +139,4 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert "result.json" in caught.value.message
     assert target.read_bytes() == old
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert list(tmp_path.iterdir()) == [target]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,10 +32,8 @@ class Running:
 
     def look(self) -> set[psutil.Process]:
         """Every process below it, those of before included."""
-        try:
+        with suppress(psutil.NoSuchProcess):
             self._family |= set(self._root.children(recursive=True))
-        except psutil.NoSuchProcess:
-            pass
         return self._family
 
     def server(self, seconds: float = 90.0) -> psutil.Process:
@@ -57,7 +56,7 @@ class Running:
         return self.server(seconds)
 
     def catches_signals(self) -> None:
-        """Wait until its handlers stand: before that a signal meets the interpreter, not VeloLLM."""
+        """Wait until its handlers stand: before that a signal meets the interpreter alone."""
 
         def caught() -> bool:
             status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")

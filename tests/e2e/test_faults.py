@@ -1,15 +1,15 @@
-"""Whatever is killed, full, cut or silent: a clear message, the right exit code, nothing lost, nothing left."""
+"""Killed, full, cut or silent: a clear message, the right exit code, nothing lost, nothing left."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +26,9 @@ LONG = (*BENCH, "--workload", "short", "--requests", "400", "--launches", "2")
 
 
 def samples(document: dict) -> list[dict]:
-    return [s for trial in document["trials"] for phase in trial["phases"] for s in phase["samples"]]
+    return [
+        s for trial in document["trials"] for phase in trial["phases"] for s in phase["samples"]
+    ]
 
 
 def last_run(velollm) -> dict:
@@ -114,7 +116,9 @@ def tiny_disk(tmp_path):
     place = tmp_path / "tiny"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a small file system")
@@ -127,7 +131,7 @@ def test_a_full_disk_for_the_result_costs_neither_the_table_nor_the_run(velollm,
     assert done.returncode == 2
     assert "short" in done.stdout
     assert "result.json cannot be written: No space left on device" in done.stderr
-    assert os.listdir(tiny_disk) == []
+    assert list(tiny_disk.iterdir()) == []
     run = last_run(velollm)["run"]
     exported = velollm("results", "export", run, "-o", "elsewhere.json")
     assert exported.returncode == 0
@@ -150,9 +154,9 @@ def test_a_full_disk_for_the_journal_costs_neither_the_table_nor_the_file(
 
 
 def test_a_model_file_cut_in_half_is_said_so_before_anything_is_started(velollm, start, tmp_path):
-    path = json.loads(velollm("models", "show", "demo", "--json", timeout=600).stdout)["path"]
-    with open(path, "rb") as whole:
-        (tmp_path / "half.gguf").write_bytes(whole.read(os.path.getsize(path) // 2))
+    shown = velollm("models", "show", "demo", "--json", timeout=600).stdout
+    whole = Path(json.loads(shown)["path"]).read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: len(whole) // 2])
     done = velollm("--backend", "llamacpp", "--model", "half.gguf", "bench", "--force")
     assert done.returncode == 3
     assert "half.gguf" in done.stderr

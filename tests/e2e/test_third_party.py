@@ -1,4 +1,4 @@
-"""A plugin from elsewhere, installed by pip in an environment of its own, and a broken one beside it."""
+"""A plugin from elsewhere, installed by pip in an environment of its own, and a broken one."""
 
 from __future__ import annotations
 
@@ -97,12 +97,16 @@ def test_a_backend_of_a_third_party_is_benchmarked_with_no_line_changed_in_the_c
         for phase in trial["phases"]:
             for sample in phase["samples"]:
                 assert sample["error"] is None
-                gaps = [b - a for a, b in zip(sample["event_ms"], sample["event_ms"][1:], strict=False)]
+                gaps = [
+                    b - a for a, b in zip(sample["event_ms"], sample["event_ms"][1:], strict=False)
+                ]
                 assert all(gap >= 2.9 for gap in gaps)
 
 
 def test_the_echo_is_shown_as_a_table(environment):
-    done = environment("--backend", "echo", "bench", "--force", "--workload", "short", "--launches", "1")
+    done = environment(
+        "--backend", "echo", "bench", "--force", "--workload", "short", "--launches", "1"
+    )
     assert done.returncode == 0, done.stderr
     assert "short" in done.stdout
     assert "echo" in done.stdout

@@ -78,7 +78,10 @@ def test_every_block_holds_every_arm_once_in_an_order_that_the_seed_decides():
     backend = FakeBackend()
     arms = [arm(backend, name) for name in "abcd"]
     orders = [
-        [[t.arm for t in execute(*arms, blocks=6, seed=seed).trials if t.block == b] for b in range(6)]
+        [
+            [t.arm for t in execute(*arms, blocks=6, seed=seed).trials if t.block == b]
+            for b in range(6)
+        ]
         for seed in (1, 1, 2)
     ]
     assert all(sorted(block) == list("abcd") for order in orders for block in order)
@@ -100,7 +103,8 @@ def test_warm_up_is_recorded_apart_and_every_request_is_fresh():
 def test_arms_of_a_block_get_the_same_prompts_and_another_block_gets_others():
     result = execute(arm(FakeBackend(), "a"), arm(FakeBackend(), "b"))
     hashes = {
-        (t.arm, t.block): {s.prompt_sha256 for p in t.phases for s in p.samples} for t in result.trials
+        (t.arm, t.block): {s.prompt_sha256 for p in t.phases for s in p.samples}
+        for t in result.trials
     }
     assert hashes["a", 0] == hashes["b", 0]
     assert not hashes["a", 0] & hashes["a", 1]
@@ -223,7 +227,9 @@ def test_concurrency_sends_every_request_once_and_keeps_conversations_together()
 
     talk = evolve(WORKLOAD, messages=messages, group=3)
     result = execute(
-        arm(FakeBackend()), phases=(Phase(workload=talk, requests=12, concurrency=4, warmup=0),), blocks=1
+        arm(FakeBackend()),
+        phases=(Phase(workload=talk, requests=12, concurrency=4, warmup=0),),
+        blocks=1,
     )
     assert sorted(index for index, _ in seen) == list(range(12))
     for first in range(0, 12, 3):
@@ -243,7 +249,9 @@ def test_a_resumed_run_repeats_no_finished_trial(tmp_path):
     journal = Journal(tmp_path / "j.sqlite3")
     journal.start("r", created_at="now", kind="benchmark", head={})
     backend = FakeBackend()
-    first = execute(arm(backend, "a"), arm(backend, "b"), blocks=2, journal=RunJournal("r", journal))
+    first = execute(
+        arm(backend, "a"), arm(backend, "b"), blocks=2, journal=RunJournal("r", journal)
+    )
     again = execute(arm(backend, "a"), arm(backend, "b"), blocks=3, journal=resume(journal, "r"))
     assert len(backend.sessions) == 6
     assert again.trials[:4] == first.trials
@@ -256,7 +264,12 @@ def test_another_configuration_seed_or_workload_is_never_resumed_from():
     execute(arm(backend, threads=4), blocks=1, journal=side)
     execute(arm(backend, threads=2), blocks=1, journal=side, seed=5)
     changed = evolve(WORKLOAD, digest="other")
-    execute(arm(backend, threads=2), blocks=1, journal=side, phases=(Phase(workload=changed, requests=3),))
+    execute(
+        arm(backend, threads=2),
+        blocks=1,
+        journal=side,
+        phases=(Phase(workload=changed, requests=3),),
+    )
     assert len(backend.sessions) == 4
     execute(arm(backend, threads=2), blocks=1, journal=side)
     assert len(backend.sessions) == 4

@@ -6,10 +6,12 @@ second cannot pay: see ``docs/decisions/0003-http-client.md``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Protocol
 
 _MAX_SIZE_LINE_BYTES = 4096
+_HEXADECIMAL = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
 class Body(Protocol):
@@ -90,7 +92,7 @@ class Chunked:
             if line_end < 0:
                 break
             digits = pending[at:line_end].split(b";", 1)[0].strip()
-            if not digits.isalnum():  # int() would also take a sign
+            if not _HEXADECIMAL.fullmatch(digits):  # int() would also take a sign
                 raise ValueError(f"a chunk cannot have size {digits[:20]!r}")
             size = int(digits, 16)
             at = line_end + 1
@@ -100,5 +102,5 @@ class Chunked:
                 self._left = size + 2
         self._pending = b"" if self.complete else pending[at:]
         if len(self._pending) > _MAX_SIZE_LINE_BYTES:
-            raise ValueError("a chunk's size line never ends")
+            raise ValueError("the size line of a chunk never ends")
         return content[0] if len(content) == 1 else b"".join(content)
