@@ -18,9 +18,9 @@ section with the command under its title. The figures are one machine's, and tha
 look at ratios and orders, and measure on your own.
 """
 INSTRUMENT = """Is the client right, and is it light? A scripted server in a process of its own
-stamps each event when it hands it to the socket; the client's times are held against these stamps, on one
-steady clock. Against real llama.cpp the client's decode rate, (tokens - 1) / (last event - first
-event), is held against the server's own."""
+stamps each event when it hands it to the socket; the client's times are held against these stamps,
+on one steady clock. Against real llama.cpp the client's decode rate, (tokens - 1) / (last event -
+first event), is held against the server's own."""
 SECTIONS = {
     "instrument": ("The instrument", INSTRUMENT),
     "startup": ("Short commands", "Whole processes, one of each in turn."),
