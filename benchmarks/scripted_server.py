@@ -8,9 +8,11 @@ times can be held against them. Each event bears the timings that a real server 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
+from contextlib import suppress
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -18,31 +20,35 @@ _HEAD = (
 )
 
 
-def _chunk(document: object) -> bytes:
-    data = b"data: " + json.dumps(document).encode() + b"\n\n"
+# An event as llama-server writes it. Only numbers are put in, so that the schedule is kept.
+_EVENT = (
+    'data: {{"choices":[{{"finish_reason":null,"index":0,'
+    '"delta":{{"content":"{read:.9f} {sent:.9f}"}}}}],'
+    '"created":1763000000,"id":"chatcmpl-scripted-0123456789abcdef","model":"scripted",'
+    '"system_fingerprint":"b0-scripted","object":"chat.completion.chunk","timings":{{"cache_n":0,'
+    '"prompt_n":8,"prompt_ms":50.0,"prompt_per_token_ms":6.25,"prompt_per_second":160.0,'
+    '"predicted_n":{number},"predicted_ms":1234.567,"predicted_per_token_ms":7.654321,'
+    '"predicted_per_second":130.645}}}}\n\n'
+)
+
+
+def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def _event(text: str, number: int) -> dict[str, object]:
-    return {
-        "choices": [{"finish_reason": None, "index": 0, "delta": {"content": text}}],
-        "created": 1763000000,
-        "id": "chatcmpl-scripted-0123456789abcdef",
-        "model": "scripted",
-        "system_fingerprint": "b0-scripted",
-        "object": "chat.completion.chunk",
+def _end(count: int, first_ms: float, predicted_ms: float) -> bytes:
+    document = {
+        "choices": [{"finish_reason": "length", "index": 0, "delta": {}}],
         "timings": {
             "cache_n": 0,
             "prompt_n": 8,
-            "prompt_ms": 50.0,
-            "prompt_per_token_ms": 6.25,
-            "prompt_per_second": 160.0,
-            "predicted_n": number,
-            "predicted_ms": 1234.567,
-            "predicted_per_token_ms": 7.654321,
-            "predicted_per_second": 130.645,
+            "prompt_ms": first_ms,
+            "predicted_n": count,
+            "predicted_ms": predicted_ms,
         },
     }
+    data = b"data: " + json.dumps(document).encode() + b"\n\ndata: [DONE]\n\n"
+    return _chunk(data) + b"0\r\n\r\n"
 
 
 async def _answer(
@@ -68,30 +74,21 @@ async def _answer(
         due = received + first_s + index * gap_s
         while (left := due - time.perf_counter()) > 0:
             await asyncio.sleep(left)
-        stamp = time.perf_counter()
-        first = stamp if first is None else first
-        writer.write(_chunk(_event(f"{received:.9f} {stamp:.9f}", index + 1)))
+        sent = time.perf_counter()
+        first = sent if first is None else first
+        event = _EVENT.format(read=received, sent=sent, number=index + 1)
+        writer.write(_chunk(event.encode()))
         # No drain: nothing may hold up the schedule.
-    elapsed_ms = (time.perf_counter() - (first or received)) * 1000
-    end = _event("", count)
-    end["choices"] = [{"finish_reason": "length", "index": 0, "delta": {}}]
-    end["timings"] = {
-        "cache_n": 0,
-        "prompt_n": 8,
-        "prompt_ms": first_s * 1000,
-        "predicted_n": count,
-        "predicted_ms": elapsed_ms,
-        "predicted_per_second": (count - 1) / elapsed_ms * 1000,
-    }
-    writer.write(_chunk(end))
-    writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+    predicted_ms = (time.perf_counter() - (first or received)) * 1000
+    writer.write(_end(count, first_s * 1000, predicted_ms))
     await writer.drain()
     writer.close()
 
 
 async def main(first_ms: float, gap_ms: float) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _answer(reader, writer, first_ms / 1000, gap_ms / 1000)
+        with suppress(ConnectionError):  # a client that has seen enough
+            await _answer(reader, writer, first_ms / 1000, gap_ms / 1000)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -99,4 +96,5 @@ async def main(first_ms: float, gap_ms: float) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a collection would be taken for lateness
     asyncio.run(main(float(sys.argv[1]), float(sys.argv[2])))

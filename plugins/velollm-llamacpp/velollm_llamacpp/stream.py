@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import orjson
 from attrs import frozen
 
 from velollm_core.backends.contract import Event, Finish, Message, Request, ServerTimings
@@ -116,7 +116,7 @@ def decode(
 
 def _parsed(payload: bytes, url: str) -> dict[str, Any]:
     try:
-        data = json.loads(payload)
+        data = orjson.loads(payload)
     except ValueError as error:
         raise RequestError(f"{url} stopped in the middle of a line.", _CUT) from error
     if not isinstance(data, dict):
@@ -128,8 +128,7 @@ def _parsed(payload: bytes, url: str) -> dict[str, Any]:
     return data
 
 
-@frozen
-class _Chunk:
+class _Chunk(NamedTuple):  # made for every event: a tuple costs a third of a class
     text: str
     total: int | None  # tokens of the answer until now
     reason: str
