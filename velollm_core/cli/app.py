@@ -114,10 +114,6 @@ def run() -> None:
         code = _complain(Interrupted("stopped."))
     except VeloError as error:
         code = _complain(error)
-    except BrokenPipeError:
-        # Whoever read our output (head, less) has seen enough; no second error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:  # noqa: BLE001 - the last guard: no traceback for a user
         code = _complain(_unexpected(error))
     sys.exit(code if isinstance(code, int) else 0)

@@ -10,9 +10,8 @@ from attrs import frozen
 
 from velollm_core.backends.contract import Backend, Installation
 from velollm_core.cli.options import State
-from velollm_core.cli.progress import downloading
+from velollm_core.cli.reference import resolve_model
 from velollm_core.errors import Unavailable, UsageError
-from velollm_core.models.references import resolve
 from velollm_core.models.spec import Model
 
 if TYPE_CHECKING:
@@ -28,14 +27,6 @@ class Chosen:
     backend: Backend
     installation: Installation
     model: Model
-
-
-def resolve_model(state: State, reference: str) -> Model:
-    """The model that ``reference`` means, downloaded with progress where it is not here yet."""
-    with downloading(state.output) as progress:
-        return resolve(
-            reference, state.plugins.model_sources(), progress=progress, environ=state.environ
-        )
 
 
 def choose(state: State) -> Chosen:

@@ -19,7 +19,7 @@ def command() -> None:
 @click.pass_obj
 def show(state: State, reference: str) -> None:
     """Read the header of a model: REF is a path, 'demo', or hf:owner/repo/file.gguf."""
-    from velollm_core.cli.choose import resolve_model
+    from velollm_core.cli.reference import resolve_model
     from velollm_core.models.describe import describe
 
     model = resolve_model(state, reference)

@@ -22,7 +22,7 @@ def downloading(output: Output) -> Iterator[Download]:
     """A callable ``(done_bytes, total_bytes, what)`` that shows a download; silent until it is
     called.
     """
-    if output.quiet or not output.err.is_terminal:
+    if not output.shows_progress:
         told: set[str] = set()
 
         def once(done: int, total: int | None, what: str) -> None:
@@ -61,7 +61,7 @@ def downloading(output: Output) -> Iterator[Download]:
 @contextmanager
 def measuring(output: Output, experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
     """An observer of a run: where it stands, and the last rate that was seen."""
-    if output.quiet or not output.err.is_terminal:
+    if not output.shows_progress:
         yield lambda progress: _tell(output, experiment, progress)
         return
     from rich import progress as bars

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from velollm_core import hookimpl
-from velollm_core.hardware.probe import Probe
-from velollm_core.hardware.spec import GpuInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from velollm_core.hardware.probe import Probe
+    from velollm_core.hardware.spec import GpuInfo
 
 
 @hookimpl
 def velollm_detect_gpus(probe: Probe) -> Iterable[GpuInfo]:
     """Ask all detectors at the same time; one that breaks costs its own cards and a note."""
-    # Imported here: a command that only lists plugins does not pay for them.
+    # Imported here: every command loads this module, and only a few look for cards.
+    from concurrent.futures import ThreadPoolExecutor
+
     from velollm_core.hardware.gpu_amd import amd_gpus
     from velollm_core.hardware.gpu_apple import apple_gpus
     from velollm_core.hardware.gpu_intel import intel_gpus

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from velollm_core import hookimpl
-from velollm_core.backends.contract import Backend
-from velollm_llamacpp.backend import LlamaCpp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from velollm_core.backends.contract import Backend
 
 VELOLLM_HOOKS = 1
 
@@ -14,4 +17,7 @@ VELOLLM_HOOKS = 1
 @hookimpl
 def velollm_register_backends(register: Callable[[Backend], None]) -> None:
     """Offer llama.cpp as backend ``llamacpp``."""
+    # Imported here: every command loads this module, and only those that measure need the rest.
+    from velollm_llamacpp.backend import LlamaCpp
+
     register(LlamaCpp())
