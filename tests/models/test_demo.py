@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from velollm_core.errors import ModelError
-from velollm_core.models.demo import DEMO_BYTES, DEMO_FILE, DemoSource, cache_directory
+from velollm_core.models.demo import DemoSource, cache_directory
+from velollm_core.models.demo_file import DEMO_BYTES, DEMO_FILE
 
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FETCH = """

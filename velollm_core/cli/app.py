@@ -14,7 +14,8 @@ from types import FrameType
 import click
 
 from velollm_core import __version__
-from velollm_core.cli.options import EPILOG, State, global_options
+from velollm_core.cli.options import EPILOG, global_options
+from velollm_core.cli.state import State
 from velollm_core.errors import Interrupted, UsageError, VeloError
 
 COMMAND_GROUP = "velollm.commands"

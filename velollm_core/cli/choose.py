@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from velollm_core.backends.contract import Backend, Installation
-from velollm_core.cli.options import State
 from velollm_core.cli.reference import resolve_model
+from velollm_core.cli.state import State
 from velollm_core.errors import Unavailable, UsageError
 from velollm_core.models.spec import Model
 

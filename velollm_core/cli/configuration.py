@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from velollm_core.cli.options import State
+from velollm_core.cli.state import State
 from velollm_core.errors import UsageError
 
 _GLOBAL = {"backend": str, "model": str, "quiet": bool}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import click
 
-from velollm_core.cli.options import State, global_options
+from velollm_core.cli.options import global_options, option
+from velollm_core.cli.state import State
 
 
 @click.command(name="detect", epilog="Example: velollm detect --json")
-@click.option(
-    "--measure", is_flag=True, help="Measure the memory bandwidth as well.", show_envvar=True
-)
+@option("--measure", is_flag=True, help="Measure the memory bandwidth as well.")
 @global_options
 @click.pass_obj
 def command(state: State, measure: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from velollm_core.cli.options import State, global_options
+from velollm_core.cli.options import global_options
+from velollm_core.cli.state import State
 
 
 @click.group(name="models", epilog="Example: velollm models show demo")

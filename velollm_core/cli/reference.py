@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from velollm_core.cli.options import State
 from velollm_core.cli.progress import downloading
+from velollm_core.cli.state import State
 from velollm_core.models.references import resolve
 from velollm_core.models.spec import Model
 

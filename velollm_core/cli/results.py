@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from velollm_core.cli.bench import FORMATS
-from velollm_core.cli.options import State, global_options
+from velollm_core.cli.options import global_options, option
+from velollm_core.cli.printing import format_option, print_result
+from velollm_core.cli.state import State
 
 if TYPE_CHECKING:
-    from velollm_core.experiment.journal import Journal
     from velollm_core.experiment.spec import BenchmarkResult
 
 
@@ -40,15 +40,7 @@ def list_runs(state: State) -> None:
 
 @command.command(name="show", epilog="Example: velollm results show last --format markdown")
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    show_envvar=True,
-    help="What to print.",
-)
+@format_option
 @global_options
 @click.pass_obj
 def show(state: State, /, run: str, **options: str) -> None:
@@ -58,13 +50,11 @@ def show(state: State, /, run: str, **options: str) -> None:
 
 @command.command(name="export", epilog="Example: velollm results export last -o before.json")
 @click.argument("run", metavar="RUN")
-@click.option(
+@option(
     "-o",
     "--output",
-    "output",
     required=True,
     metavar="FILE",
-    show_envvar=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where to write it.",
 )
@@ -73,19 +63,20 @@ def show(state: State, /, run: str, **options: str) -> None:
 def export(state: State, run: str, output: Path) -> None:
     """Write one run as velollm.benchmark/1 JSON."""
     from velollm_core.documents import write
+    from velollm_core.experiment.benchmark import KIND, MAJOR
 
-    write(output, "benchmark", 1, _load(state, run))
+    write(output, KIND, MAJOR, _load(state, run))
     state.output.remark(f"written to {output}")
 
 
 @command.command(name="remove", epilog="Example: velollm results remove 20261124-2015")
 @click.argument("run", metavar="RUN")
-@click.option("--yes", is_flag=True, show_envvar=True, help="Do not ask.")
+@option("--yes", is_flag=True, help="Do not ask.")
 @global_options
 @click.pass_obj
 def remove(state: State, run: str, yes: bool) -> None:
     """Remove one run from the journal."""
-    journal = _journal(state)
+    journal = state.journal
     info = journal.find(run)
     if not yes:
         click.confirm(f"Remove run {info.id} ({info.trials} trials)?", abort=True, err=True)
@@ -93,43 +84,16 @@ def remove(state: State, run: str, yes: bool) -> None:
     state.output.remark(f"removed run {info.id}")
 
 
-def print_result(state: State, result: BenchmarkResult, form: str) -> None:
-    """Print ``result`` to standard output in one of :data:`FORMATS`."""
-    output = state.output
-    if form == "json":
-        from velollm_core.documents import dumps
-
-        output.text(dumps("benchmark", 1, result))
-    elif form == "csv":
-        from velollm_core.report.csv_ import to_csv
-
-        output.text(to_csv(result))
-    elif form == "markdown":
-        from velollm_core.report.markdown import to_markdown
-
-        output.text(to_markdown(result))
-    else:
-        from velollm_core.report.terminal import to_terminal
-
-        output.show(to_terminal(result))
-
-
-def _journal(state: State) -> Journal:
-    from velollm_core.experiment.journal import Journal
-
-    return Journal(state.folder("data") / "journal.sqlite3")
-
-
 def _load(state: State, run: str) -> BenchmarkResult:
     from velollm_core.experiment.benchmark import stored
 
-    journal = _journal(state)
+    journal = state.journal
     info = journal.find(run)
     return stored(info, journal.trials(info.id))
 
 
 def _list(state: State) -> None:
-    runs = _journal(state).runs()
+    runs = state.journal.runs()
     if state.json:
         from velollm_core.documents import to_plain
 

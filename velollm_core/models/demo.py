@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from velollm_core.errors import UsageError
+from velollm_core.models.demo_file import DEMO_FILE, is_whole
 from velollm_core.models.references import ModelSource, Progress
 
-DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-DEMO_BYTES = 98_362_432
 STALL_S = 120.0
 
 
@@ -48,14 +47,3 @@ class DemoSource(ModelSource):
 
             fetch(path, progress, environ, self._stall_s)
         return path
-
-
-def is_whole(path: Path) -> bool:
-    """Whether the demo model is at ``path``.
-
-    Its sha256 was checked before it got this name; its size shows whether it was cut since.
-    """
-    try:
-        return path.stat().st_size == DEMO_BYTES
-    except OSError:
-        return False

