@@ -76,7 +76,13 @@ def benchmark(
         hardware_fingerprint=surroundings.hardware_fingerprint,
         notes=notes,
     )
-    side = _enter(journal, blank, resumed)
+    if resumed is None:
+        side = _enter(journal, blank)
+    else:
+        before = stored(journal.find(resumed), ())
+        _same_plan(before, blank)
+        blank = evolve(blank, created_at=before.created_at)
+        side = resume(journal, resumed)
     outcome = run(experiment, journal=side, clock=clock, surroundings=surroundings, observe=observe)
     result = evolve(
         blank,
@@ -107,14 +113,34 @@ def stored(info: RunInfo, trials: tuple[Trial, ...]) -> BenchmarkResult:
     return evolve(head, trials=trials, complete=info.complete)
 
 
-def _enter(journal: Journal, blank: BenchmarkResult, resumed: str | None) -> RunJournal:
-    if resumed is not None:
-        return resume(journal, resumed)
+def _enter(journal: Journal, blank: BenchmarkResult) -> RunJournal:
     try:
         journal.start(blank.run, created_at=blank.created_at, kind=KIND, head=_head(blank))
     except UsageError as error:
         return RunJournal(blank.run, fault=error)
     return RunJournal(blank.run, journal)
+
+
+_PLAN = {
+    "arms": "engine, model or settings",
+    "workloads": "workloads, requests or clients",
+    "seed": "seed",
+    "unit": "unit",
+    "hardware_fingerprint": "machine",
+    "runner_version": "VeloLLM's way of measuring",
+}
+"""What makes two runs the same plan, in a user's words. More launches are still the same plan."""
+
+
+def _same_plan(before: BenchmarkResult, now: BenchmarkResult) -> None:
+    differing = [
+        words for name, words in _PLAN.items() if getattr(before, name) != getattr(now, name)
+    ]
+    if differing:
+        raise UsageError(
+            f"run {before.run} measured something else: other {', other '.join(differing)}.",
+            "Give the options of that run, or measure anew without --resume.",
+        )
 
 
 def _head(result: BenchmarkResult) -> dict[str, Any]:

@@ -5,7 +5,6 @@ key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import evolve
@@ -24,13 +23,13 @@ from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.models.spec import Model
 
 
-def arm_record(arm: Arm, capabilities: Iterable[str] = ()) -> ArmRecord:
+def arm_record(arm: Arm) -> ArmRecord:
     """``arm`` without its live objects and without what names its user."""
     settings = arm.settings
     return ArmRecord(
         name=arm.name,
         mode=arm.mode,
-        engine=engine_record(arm.installation, capabilities),
+        engine=engine_record(arm.installation),
         model=model_record(arm.model),
         config=settings.config,
         extra_flags=tuple(
@@ -44,7 +43,7 @@ def arm_record(arm: Arm, capabilities: Iterable[str] = ()) -> ArmRecord:
     )
 
 
-def engine_record(installation: Installation, capabilities: Iterable[str] = ()) -> EngineRecord:
+def engine_record(installation: Installation) -> EngineRecord:
     """An installation without its path or address."""
     return EngineRecord(
         backend=installation.backend,
@@ -52,7 +51,6 @@ def engine_record(installation: Installation, capabilities: Iterable[str] = ()) 
         version=installation.version,
         build=installation.build,
         cpu_features=installation.cpu_features,
-        capabilities=tuple(sorted(capabilities)),
     )
 
 
@@ -78,11 +76,6 @@ def workload_record(phase: Phase) -> WorkloadRecord:
         duration_s=phase.duration_s,
         reuses_prefix=phase.workload.reuses_prefix,
     )
-
-
-def with_capabilities(record: ArmRecord, capabilities: Iterable[str]) -> ArmRecord:
-    """``record`` with what a session of its engine turned out to be able to tell."""
-    return evolve(record, engine=evolve(record.engine, capabilities=tuple(sorted(capabilities))))
 
 
 def anonymous_hardware(spec: HardwareSpec) -> HardwareSpec:

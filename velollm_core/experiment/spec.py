@@ -212,14 +212,13 @@ class WorkloadRecord:
 
 @frozen(kw_only=True)
 class EngineRecord:
-    """An engine without anything that names its user: no path, no URL beyond host kind."""
+    """An engine without anything that names its user: no path and no address."""
 
     backend: str
     kind: str
     version: str | None = None
     build: str | None = None
     cpu_features: tuple[str, ...] = ()
-    capabilities: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
