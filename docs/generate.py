@@ -18,29 +18,30 @@ from velollm_core.cli.app import COMMANDS, cli
 REFERENCE = Path(__file__).parent / "reference"
 
 ENVIRONMENT = {
-    "VELOLLM_CACHE_DIR": "Folder for what was downloaded, instead of the platform's cache folder.",
-    "VELOLLM_CONFIG_DIR": "Folder of `config.toml`, instead of the platform's configuration folder.",
+    "VELOLLM_CACHE_DIR": "Folder of fetched models, instead of the platform's cache folder.",
+    "VELOLLM_CONFIG_DIR": "Folder of `config.toml`, instead of the platform's own.",
     "VELOLLM_DATA_DIR": "Folder of the journal, instead of the platform's data folder.",
     "VELOLLM_DISABLE_PLUGINS": "Names of plugins, separated by commas, that are not loaded.",
-    "VELOLLM_PLUGINS": "Names of plugins, separated by commas: only these are loaded, beside the core's own.",
+    "VELOLLM_PLUGINS": "Names of plugins, separated by commas: only these, beside the core's own.",
     "VELOLLM_TRACEBACK": "Any value: an unexpected error shows where it arose.",
-    "VELOLLM_TRACE_PLUGINS": "Any value: each call of a hook is told on standard error, with its time.",
+    "VELOLLM_TRACE_PLUGINS": "Any value: each call of a hook is told, with its time.",
 }
 """Variables that belong to no option."""
+
+HOOKS = """A plugin is a module named by an entry point of group `velollm`. It implements any of
+these with `velollm_core.hookimpl`, and may take fewer arguments than a hook offers. This is set
+{number}: a plugin may set `VELOLLM_HOOKS = {number}`, and is left out by a VeloLLM of another set.
+[examples/velollm-echo](../../examples/velollm-echo) is a whole plugin."""
+
+VARIABLES = """Each option of the command line can be given as a variable; the command line goes
+first, then the variable, then `config.toml`. These belong to no option:"""
 
 ARGUMENT = re.compile(r"^\s*(\w+): (.+)$")
 
 
 def hooks() -> str:
     """Every hook: signature, contract, arguments."""
-    parts = [
-        "# Hooks",
-        "A plugin is a module named by an entry point of group `velollm`. It implements any of these with "
-        "`velollm_core.hookimpl`, and may take fewer arguments than a hook offers. "
-        f"This is set {hookspecs.VELOLLM_HOOKS}: a plugin may set `VELOLLM_HOOKS = {hookspecs.VELOLLM_HOOKS}`, "
-        "and is left out by a VeloLLM of another set. "
-        "[examples/velollm-echo](../../examples/velollm-echo) is a whole plugin.",
-    ]
+    parts = ["# Hooks", HOOKS.format(number=hookspecs.VELOLLM_HOOKS)]
     for name, function in members(hookspecs, inspect.isfunction, "velollm_"):
         signature = ", ".join(inspect.signature(function).parameters)
         parts += [f"## `{name}({signature})`", markdown(inspect.getdoc(function) or "")]
@@ -49,7 +50,11 @@ def hooks() -> str:
 
 def error_classes() -> str:
     """Every class of error and its exit code."""
-    parts = ["# Errors", "Every error that is shown is one of these.", "| class | exit code | meaning |\n|---|---|---|"]
+    parts = [
+        "# Errors",
+        "Every error that is shown is one of these.",
+        "| class | exit code | meaning |\n|---|---|---|",
+    ]
     for name, kind in members(errors, inspect.isclass):
         if issubclass(kind, errors.VeloError):
             summary = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
@@ -63,8 +68,7 @@ def environment() -> str:
     """Every environment variable."""
     parts = [
         "# Environment variables",
-        "Each option of the command line can be given as a variable; the command line goes first, then the "
-        "variable, then `config.toml`. These belong to no option:",
+        VARIABLES,
         "| variable | meaning |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {text} |" for name, text in sorted(ENVIRONMENT.items())),
         "These are options:",
@@ -84,7 +88,10 @@ def command_line() -> str:
     parts = ["# Command line"]
     for path, command in commands():
         context = click.Context(
-            command, info_name=" ".join(path), auto_envvar_prefix="_".join(path).upper(), terminal_width=90,
+            command,
+            info_name=" ".join(path),
+            auto_envvar_prefix="_".join(path).upper(),
+            terminal_width=90,
             max_content_width=90,
         )
         parts += [f"## `{' '.join(path)}`", f"```\n{command.get_help(context)}\n```"]
@@ -96,16 +103,19 @@ def knobs(module: str, title: str) -> Callable[[], str]:
 
     def page() -> str:
         table = importlib.import_module(module)
-        rows = [
-            "| knob | takes | numerics | change | what it does | read back |\n|---|---|---|---|---|---|"
-        ]
+        rows = ["| knob | takes | numerics | change | what it does | read back |", "|---" * 6 + "|"]
         for knob in table.KNOBS:
             takes = f"{knob.domain} {knob.unit or ''}".strip().replace("|", "\\|")
             back = f"no: {knob.unreadable}" if knob.unreadable else "yes"
-            rows.append(
-                f"| `{knob.name}` | {takes} | {knob.numerics} | {knob.change} | {knob.summary} | {back} |"
-            )
-        return join([f"# {title}", "`velollm bench --set KNOB=VALUE` changes one for a run.", "\n".join(rows)])
+            cells = (f"`{knob.name}`", takes, knob.numerics, knob.change, knob.summary, back)
+            rows.append(f"| {' | '.join(cells)} |")
+        return join(
+            [
+                f"# {title}",
+                "`velollm bench --set KNOB=VALUE` changes one for a run.",
+                "\n".join(rows),
+            ]
+        )
 
     return page
 
@@ -129,12 +139,16 @@ def options(command: click.Command) -> list[click.Option]:
     ]
 
 
-def members(module: object, test: Callable[[object], bool], prefix: str = "") -> list[tuple[str, object]]:
+def members(
+    module: object, test: Callable[[object], bool], prefix: str = ""
+) -> list[tuple[str, object]]:
     """Names that ``module`` itself defines, in the order of its text."""
     own = [
         (name, entry)
         for name, entry in vars(module).items()
-        if test(entry) and name.startswith(prefix) and getattr(entry, "__module__", "") == module.__name__
+        if test(entry)
+        and name.startswith(prefix)
+        and getattr(entry, "__module__", "") == module.__name__
     ]
     return sorted(own, key=lambda pair: inspect.getsourcelines(pair[1])[1])
 
