@@ -110,15 +110,12 @@ class Knob:
         Raises:
             UsageError: ``text`` is not in the knob's domain; the message names the domain.
         """
-        for value in _readings(text):
+        whole = isinstance(self.domain, Range) and self.domain.integral
+        for reading in _readings(text):
+            number = type(reading) is int and isinstance(self.domain, Range) and not whole
+            value = float(reading) if number else reading
             if self.domain.accepts(value):
                 return value
-            if (
-                isinstance(self.domain, Range)
-                and isinstance(value, int)
-                and not self.domain.integral
-            ):
-                return float(value)
         unit = f" {self.unit}" if self.unit else ""
         raise UsageError(
             f"knob {self.name} cannot be {text!r}.", f"It takes {self.domain}{unit}: {self.summary}"

@@ -83,6 +83,11 @@ class Plugins:
         self, load: Callable[[], object], name: str, distribution: str = "", version: str = ""
     ) -> None:
         """Load and register one plugin; a failure is noted in :attr:`broken`, never raised."""
+        if name in self._origins:
+            taken = " ".join(self._origins[name])
+            reason = f"could not be loaded: {taken} has a plugin of that name"
+            self._note(name, reason, (distribution, version))
+            return
         self._origins[name] = (distribution, version)
         try:
             plugin = load()
@@ -218,8 +223,8 @@ class Plugins:
             elapsed_ms = (time.perf_counter() - started) * 1000
             self._trace(f"{hook} {implementation.plugin_name} {elapsed_ms:.1f} ms {outcome}")
 
-    def _note(self, name: str, reason: str) -> None:
-        distribution, version = self._origins.get(name, ("", ""))
+    def _note(self, name: str, reason: str, origin: tuple[str, str] | None = None) -> None:
+        distribution, version = origin or self._origins.get(name, ("", ""))
         entry = BrokenPlugin(name=name, distribution=distribution, version=version, reason=reason)
         if entry not in self._broken:
             self._broken.append(entry)

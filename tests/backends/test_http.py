@@ -157,6 +157,12 @@ def test_nothing_listening_is_said_so():
         HttpClient("http://127.0.0.1:1").get("/health")
 
 
+def test_a_host_that_nobody_knows_is_said_so():
+    with pytest.raises(RequestError, match="is not known") as caught:
+        HttpClient("http://no-such-host.invalid").get("/health")
+    assert caught.value.hint == "Mend the URL."
+
+
 def test_a_line_without_end_is_given_up(serve, monkeypatch):
     monkeypatch.setattr("velollm_core.backends.http._MAX_LINE_BYTES", 100_000)
 
@@ -189,7 +195,10 @@ def test_abort_wakes_whoever_waits(serve):
         client.get("/health")
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://h:notaport"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://me:secret@host", "localhost:8080", "ftp://x", "http://", "http://h:notaport"],
+)
 def test_what_is_no_url_of_a_server_is_refused(url):
     with pytest.raises(UsageError, match="is not the URL of a server"):
         HttpClient(url)

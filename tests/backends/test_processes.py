@@ -116,6 +116,13 @@ def test_the_exit_of_a_child_is_told(place):
     child.stop()
 
 
+def test_an_exit_code_above_128_that_is_no_signal_is_told_as_it_is(place):
+    child = place.start([sys.executable, "-c", "raise SystemExit(255)"])
+    assert wait_until(lambda: child.exit_code() is not None)
+    assert child.exit_code() == 255
+    child.stop()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_child_that_was_killed_says_by_what(place):
     child = place.start(SLEEPER)

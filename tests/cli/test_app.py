@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,8 +43,6 @@ def test_the_lines_of_help_are_those_of_the_commands():
 
 
 def test_help_imports_nothing_heavy(velollm, environ):
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "velollm_core.cli", "--help"],
         capture_output=True,
@@ -97,6 +97,13 @@ def test_plugins_names_version_hooks_and_what_is_broken(velollm):
         (["bench", "--set", "threads=many"], 2, "threads cannot be 'many'"),
         (["bench", "-o", "no/such/folder/x.json"], 2, "no folder"),
         (["bench", "--resume", "nothing"], 2, "no run"),
+        (["bench", "-X", "servr=/my/llama-server"], 2, "no backend takes -X servr"),
+        (["bench", "--duration", "nan"], 2, "no number of seconds"),
+        (["bench", "--duration", "inf"], 2, "no number of seconds"),
+        (["bench", "--request-timeout", "inf"], 2, "86400"),
+        (["bench", "-o", "-"], 2, "-o takes a file"),
+        (["results", "export", "last", "-o", "-"], 2, "-o takes a file"),
+        (["bench", "-X", "url=http://me:secret@127.0.0.1:1"], 2, "not the URL"),
         (["results", "show", "nothing"], 2, "no run"),
         (["--config", "/no/config.toml", "detect"], 2, "/no/config.toml"),
     ],
@@ -117,6 +124,8 @@ def test_wrong_usage_is_one_message_with_its_exit_code(velollm, words, code, tol
         ("backend = 5", "backend must be str"),
         ("bench = 5", "bench must be a table"),
         ("[bench]\nrequest = 5", "unknown key 'request' in [bench]"),
+        ('[bench]\nlaunches = "two"', "launches in [bench] cannot be 'two'"),
+        ("[bench]\nconcurrency = 0", "concurrency in [bench] cannot be 0"),
     ],
 )
 def test_a_wrong_configuration_names_the_file_the_key_and_the_fix(velollm, tmp_path, text, told):
@@ -143,6 +152,28 @@ def test_the_configuration_gives_defaults_and_the_command_line_goes_first(veloll
     assert "there is no workload 'verse'" in variable.stderr
 
 
+def test_one_word_is_enough_where_the_configuration_may_hold_several(velollm, tmp_path):
+    (tmp_path / "my.toml").write_text('[bench]\nworkload = "poetry"\n')
+    done = velollm("--config", "my.toml", "bench")
+    assert "there is no workload 'poetry'" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_result_that_cannot_be_printed_is_said_so(velollm, environ):
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "velollm_core.cli", "detect", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+            check=False,
+        )
+    assert done.returncode != 0
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_results_of_nothing_is_said_so(velollm):
     done = velollm("results")
     assert done.returncode == 0
@@ -166,8 +197,6 @@ def test_models_show_reads_the_demo_model(velollm):
 
 
 def test_output_into_a_closed_pipe_is_no_error(velollm, environ):
-    import subprocess
-
     producer = subprocess.Popen(
         [sys.executable, "-m", "velollm_core.cli", "detect"],
         stdout=subprocess.PIPE,

@@ -120,6 +120,12 @@ def test_a_file_that_is_not_there_or_not_text_is_one_sentence(tmp_path):
         read(binary, "outer", 1, Outer)
 
 
+def test_half_of_a_surrogate_pair_is_written_as_its_escape(tmp_path):
+    target = tmp_path / "result.json"
+    write(target, "outer", 1, Outer(name="\udc80"))
+    assert read(target, "outer", 1, Outer).name == "\udc80"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a file size limit")
 def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
     import resource

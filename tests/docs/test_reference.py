@@ -72,8 +72,9 @@ def test_every_environment_variable_is_documented():
 
 
 def test_every_knob_is_documented_and_says_whether_it_can_be_read_back():
-    from velollm_core.models.spec import Model
     from velollm_llamacpp.backend import LlamaCpp
+
+    from velollm_core.models.spec import Model
 
     text = page("knobs-llamacpp.md")
     backend = LlamaCpp()

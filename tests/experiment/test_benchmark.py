@@ -86,6 +86,7 @@ def test_a_resumed_run_keeps_its_name_and_date_and_may_have_more_launches(execut
         ({"threads": 4}, "settings"),
         ({"seed": 9}, "seed"),
         ({"machine": "elsewhere"}, "machine"),
+        ({"blocks": 1}, "number of launches"),
         ({"phases": (Phase(workload=WORKLOAD, requests=9),)}, "requests"),
     ],
 )

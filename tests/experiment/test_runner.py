@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from attrs import evolve
 
 from velollm_core.backends.contract import Message
 from velollm_core.config import Config, Settings
-from velollm_core.errors import FailureKind
+from velollm_core.errors import FailureKind, LaunchError
 from velollm_core.experiment.clock import SystemClock
 from velollm_core.experiment.journal import Journal, RunJournal, resume
+from velollm_core.experiment.records import arm_record
 from velollm_core.experiment.runner import Progress, Surroundings, run
 from velollm_core.experiment.spec import (
     Arm,
@@ -24,7 +27,7 @@ from velollm_core.experiment.spec import (
     Trial,
     Workload,
 )
-from velollm_core.testing.fakes import FakeBackend, NoMonitor, Script
+from velollm_core.testing.fakes import FakeBackend, FakeSession, NoMonitor, Script
 
 
 def prompt(seed: int, block: int, index: int) -> tuple[Message, ...]:
@@ -309,3 +312,179 @@ def test_a_backend_that_raises_something_of_its_own_fails_the_trial_with_its_wor
     trial = execute(arm(FakeBackend(Script(on_request=on_request)))).trials[0]
     assert trial.failure.kind is FailureKind.CRASH
     assert "the adapter's own fault" in trial.failure.message
+
+
+def interrupt_in(number: int, at: int):
+    def on_request(current):
+        if current == number:
+            for _ in range(at):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
+
+    return on_request
+
+
+class Closing(FakeSession):
+    """A session whose closing is interrupted."""
+
+    def close(self):
+        if not self.closed:
+            self.closed = True
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_server_closes_keeps_the_whole_trial(monkeypatch):
+    monkeypatch.setattr("velollm_core.testing.fakes.FakeSession", Closing)
+    result = execute(arm(FakeBackend()), blocks=3)
+    assert result.interrupted
+    (trial,) = result.trials
+    assert trial.failure is None
+    assert len(measured(trial)) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_second_ctrl_c_costs_nothing_that_was_measured():
+    phases = (Phase(workload=WORKLOAD, requests=3), Phase(workload=WORKLOAD, requests=2000))
+    backend = FakeBackend(Script(on_request=interrupt_in(number=8, at=2)))
+    result = execute(arm(backend), phases=phases)
+    assert result.interrupted
+    trial = result.trials[-1]
+    assert trial.failure.kind is FailureKind.INTERRUPTED
+    assert len(measured(trial, 0)) == 3
+    assert measured(trial, 1)
+
+
+def test_an_interrupted_trial_does_not_take_the_place_of_one_that_came_further():
+    side = RunJournal("r")
+    first = execute(
+        arm(FakeBackend(Script(on_request=interrupt_in(number=4, at=1)))),
+        phases=(Phase(workload=WORKLOAD, requests=50),),
+        journal=side,
+    )
+    again = execute(
+        arm(FakeBackend(Script(on_request=interrupt_in(number=0, at=1)))),
+        phases=(Phase(workload=WORKLOAD, requests=50),),
+        journal=side,
+    )
+    assert measured(first.trials[0])
+    assert again.trials == first.trials
+
+
+@pytest.mark.parametrize("place", ["launch", "footprint", "expected"])
+def test_a_backend_that_breaks_anywhere_is_an_outcome_and_the_run_goes_on(place):
+    backend = FakeBackend()
+    broken = Breaking(place)
+    result = execute(arm(broken, "bad"), arm(backend, "good"), blocks=2)
+    outcomes = {trial.arm: trial.failure for trial in result.trials}
+    assert len(result.trials) == 4
+    assert outcomes["good"] is None
+    assert "backend fake failed: KeyError" in outcomes["bad"].message
+
+
+class Breaking(FakeBackend):
+    """A backend one of whose methods has a fault of its own."""
+
+    def __init__(self, place):
+        super().__init__()
+        object.__setattr__(self, "place", place)
+
+    def _break(self, place):
+        if self.place == place:
+            raise KeyError("oops")
+
+    def launch(self, *arguments):
+        self._break("launch")
+        return super().launch(*arguments)
+
+    def footprint(self, *arguments):
+        self._break("footprint")
+        return super().footprint(*arguments)
+
+    def expected(self, *arguments):
+        self._break("expected")
+        return super().expected(*arguments)
+
+
+class Alarm(NoMonitor):
+    """A monitor that sees memory run out at once."""
+
+    def start(self, session, on_danger):
+        threading.Timer(0.1, on_danger, ("only 3 MiB of memory were left",)).start()
+        return super().start(session, on_danger)
+
+
+@pytest.mark.parametrize("unit", ["launch", "block"])
+def test_a_trial_that_runs_out_of_memory_ends_at_once_and_the_next_one_starts_afresh(unit):
+    started = time.monotonic()
+    backend = FakeBackend()
+    result = run(
+        Experiment(
+            arms=(arm(backend, mode="attach" if unit == "block" else "launch"),),
+            phases=(Phase(workload=WORKLOAD, requests=1, duration_s=30.0),),
+            blocks=2,
+            unit=unit,
+        ),
+        journal=RunJournal("r"),
+        clock=SystemClock(),
+        surroundings=Surroundings(
+            environ={}, available_bytes=lambda: 2**30, monitor=Alarm(), hardware_fingerprint="here"
+        ),
+    )
+    assert time.monotonic() - started < 10
+    assert [trial.failure.kind for trial in result.trials] == [FailureKind.OUT_OF_MEMORY] * 2
+    assert "3 MiB" in result.trials[0].failure.message
+    assert len(backend.sessions) == 2
+
+
+def test_a_server_that_refuses_everything_is_not_asked_for_ever():
+    backend = FakeBackend(Script(fail_request=dict.fromkeys(range(9999), FailureKind.REFUSED)))
+    phase = Phase(workload=WORKLOAD, requests=1, duration_s=30.0)
+    trial = execute(arm(backend), phases=(phase,), blocks=1).trials[0]
+    assert trial.failure.kind is FailureKind.REFUSED
+    assert len(trial.phases[0].samples) < 50
+
+
+def test_a_failed_request_takes_the_time_it_took():
+    backend = FakeBackend(
+        Script(
+            fail_request={1: FailureKind.REFUSED},
+            on_request=lambda number: time.sleep(0.3) if number == 1 else None,
+        )
+    )
+    trial = execute(arm(backend), blocks=1, phases=(Phase(workload=WORKLOAD, requests=1),)).trials[
+        0
+    ]
+    assert measured(trial)[0].total_ms >= 300
+    assert trial.phases[0].wall_ms >= 300
+
+
+def test_messages_in_a_trial_name_no_folder_and_no_host():
+    model = Path.home() / "secret" / "m.gguf"
+
+    class Talking(FakeBackend):
+        def launch(self, *arguments):
+            raise LaunchError(
+                f"failed to load {model} at http://alice-laptop:80/v1; see {Path.home()}/x"
+            )
+
+    plain = arm(backend)
+    talking = evolve(
+        plain,
+        backend=Talking(),
+        model=evolve(plain.model, path=model),
+        installation=evolve(plain.installation, location="http://alice-laptop:80"),
+    )
+    message = execute(talking, blocks=1).trials[0].failure.message
+    assert message == "failed to load m.gguf at the server/v1; see ~/x"
+
+
+def test_trials_of_other_arguments_or_another_server_are_other_trials():
+    plain = arm(FakeBackend())
+    first = evolve(plain, settings=evolve(plain.settings, extra_args=("--foo", "4")))
+    second = evolve(plain, settings=evolve(plain.settings, extra_args=("--foo", "8")))
+    attached = [
+        evolve(plain, mode="attach", installation=evolve(plain.installation, location=url))
+        for url in ("http://127.0.0.1:1", "http://127.0.0.1:2")
+    ]
+    digests = {arm_record(entry).digest for entry in (plain, first, second, *attached)}
+    assert len(digests) == 5

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 
@@ -55,6 +58,39 @@ def test_a_tool_that_hangs_is_ended_with_its_children_and_named(tools, tmp_path)
     while _runs(child) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not _runs(child)
+
+
+_INTERRUPTED = """
+import os, sys
+from velollm_core.hardware.probe import execute
+try:
+    execute(sys.argv[1:], 60, os.environ)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@posix
+def test_an_interrupt_ends_the_tool_and_its_children(tools, tmp_path):
+    pids = tmp_path / "pids"
+    probe = tools(slow_smi=f"sleep 60 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; sleep 60")
+    with subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED, "slow-smi"],
+        env=probe.environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        deadline = time.monotonic() + 20
+        while not pids.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started = [int(pid) for pid in pids.read_text().split()]
+        assert all(_runs(pid) for pid in started)
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20)[0] == "interrupted\n"
+    deadline = time.monotonic() + 5
+    while any(_runs(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in started if _runs(pid)]
 
 
 def _runs(pid):

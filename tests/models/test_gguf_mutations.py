@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partial
 
 import gguf
 import pytest
@@ -208,6 +209,81 @@ def test_a_large_file_that_claims_all_of_itself_as_one_value_is_bounded(
     with path.open("r+b") as file:
         file.truncate(claim + 1000)  # sparse where the file system allows it
     assert reader.check(path) != "read"
+
+
+def sized(content):
+    return struct.pack("<Q", len(content)) + content
+
+
+def front(keys, tensors=0):
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, keys)
+
+
+def texts_of_a_mebibyte():
+    wide = "\N{GRINNING FACE}".encode().ljust(1 << 20, b"a")  # four bytes a character in Python
+    texts = (sized(b"k%d" % n) + struct.pack("<I", 8) + sized(wide) for n in range(46))
+    return front(46) + b"".join(texts)
+
+
+def keys_of_700_bytes(count):
+    wide = "\N{GRINNING FACE}".encode().ljust(695, b"a")
+    keys = (sized(wide + b"%05d" % n) + struct.pack("<I?", 7, True) for n in range(count))
+    return front(count) + b"".join(keys)
+
+
+def model_keys(layers):
+    counts = {"block_count": layers, "embedding_length": 32, "context_length": 128}
+    return [
+        sized(b"general.architecture") + struct.pack("<I", 8) + sized(b"llama"),
+        *(sized(b"llama." + key.encode()) + struct.pack("<II", 4, n) for key, n in counts.items()),
+    ]
+
+
+def layers_of_texts(key):
+    """Where a model has a number for each of its layers, there are texts."""
+    wide = sized("\N{GRINNING FACE}".encode().ljust(7_000, b"a"))
+    keys = model_keys(4096)
+    keys.append(sized(b"llama.attention." + key) + struct.pack("<IIQ", 9, 8, 4096) + wide * 4096)
+    return front(len(keys)) + b"".join(keys)
+
+
+def everything_at_once():
+    """As many keys, arrays and tensors as are let pass, long names, texts, and one long array."""
+    count, wide = 16_384, "\N{GRINNING FACE}".encode()
+    array = struct.pack("<IQ", 0, 0)
+    keys = model_keys(4096)
+    keys += [sized(b"long") + struct.pack("<I", 8) + sized(wide.ljust((1 << 20) - 5, b"a"))]
+    keys += [sized(b"arrays") + struct.pack("<IIQ", 9, 9, count) + array * count]
+    keys += [sized(b"words") + struct.pack("<IIQ", 9, 0, 27 << 20) + bytes(27 << 20)]
+    keys += [
+        sized(wide + b"%022d" % n) + struct.pack("<I", 9) + array for n in range(count - len(keys))
+    ]
+    tensors = (
+        sized(wide + b"%022d" % n) + struct.pack("<I4QIQ", 4, 300, 301, 302, 0, 1000 + n, 0)
+        for n in range(count)
+    )
+    return front(count, count) + b"".join(keys) + b"".join(tensors) + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome"),
+    [
+        (texts_of_a_mebibyte, "lies beyond 33,554,432 bytes of metadata"),
+        (partial(keys_of_700_bytes, 65_000), "it claims 65,000 keys, more than it can hold"),
+        (partial(keys_of_700_bytes, 16_000), "brings its names beyond 1,048,576 bytes"),
+        (partial(layers_of_texts, b"head_count"), "head_count is 'an array of texts'"),
+        (partial(layers_of_texts, b"sliding_window_pattern"), "read"),
+        (everything_at_once, "read"),
+    ],
+)
+def test_a_file_full_of_what_python_stores_widely_is_bounded(content, outcome, tmp_path):
+    path = tmp_path / "wide.gguf"
+    path.write_bytes(content())
+    reader = Reader()  # of its own: another file may have left memory that this one would reuse
+    try:
+        assert outcome in reader.check(path)
+    finally:
+        reader.close()
 
 
 def test_the_demo_model_cut_at_every_tenth_is_refused(demo_path, reader, tmp_path):

@@ -255,6 +255,16 @@ def test_a_text_of_several_megabytes_is_kept_but_not_decoded(tmp_path):
     assert metadata["next"] is True
 
 
+def test_texts_beyond_a_mebibyte_together_are_kept_but_not_decoded(tmp_path):
+    path = tmp_path / "model.gguf"
+    texts = {name: text(name * size) for name, size in {"a": 900_000, "b": 200_000, "c": 9}.items()}
+    path.write_bytes(header([key(name, STRING, value) for name, value in texts.items()]))
+    metadata = read_gguf(path).metadata
+    assert metadata["a"] == "a" * 900_000
+    assert metadata["b"].values() == ["b" * 200_000]
+    assert metadata["c"] == "c" * 9
+
+
 def test_a_name_longer_than_the_format_allows_is_refused(refusal):
     assert "the name of key 1 is 65,536 bytes long" in refusal(
         header([key("k" * 65_536, 7, b"\1")])

@@ -113,6 +113,16 @@ def test_two_backends_of_one_name_are_an_error_that_names_both_plugins():
     assert plugins.broken[0].name == "two"
 
 
+def test_a_second_plugin_of_one_name_is_left_out_and_the_first_goes_on():
+    plugins = Plugins()
+    plugins.add(lambda: backends_plugin(FakeBackend()), "twin", "velollm-one", "1")
+    plugins.add(module, "twin", "velollm-two", "2")
+    assert list(plugins.backends()) == ["fake"]
+    (broken,) = plugins.broken
+    assert broken.distribution == "velollm-two"
+    assert "velollm-one 1 has a plugin of that name" in broken.reason
+
+
 def test_a_backend_without_a_name_is_refused():
     plugins = with_plugins(odd=lambda: backends_plugin(object()))
     assert plugins.backends() == {}

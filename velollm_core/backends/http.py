@@ -24,6 +24,7 @@ from velollm_core.errors import FailureKind, RequestError, UsageError
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
+_CONNECT_S = 10.0
 _MAX_HEAD_BYTES = 1024 * 1024
 _READ_BYTES = 65536
 
@@ -119,14 +120,16 @@ class HttpClient:
             self._aborted = True
             live = tuple(self._live)
         for connection in live:
-            if connection.sock is not None:
+            open_socket = connection.sock  # read once: its owner may let go of it meanwhile
+            if open_socket is not None:
                 with suppress(OSError):  # it may just have ended by itself
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+                    open_socket.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, timeout_s: float) -> HTTPConnection:
         kind = HTTPSConnection if self._secure else HTTPConnection
-        connection = kind(self._host, self._port, timeout=timeout_s)
+        connection = kind(self._host, self._port, timeout=min(timeout_s, _CONNECT_S))
         connection.connect()
+        connection.sock.settimeout(timeout_s)
         with self._lock:
             if self._aborted:
                 connection.close()
@@ -156,6 +159,8 @@ class HttpClient:
             )
         if isinstance(error, ConnectionRefusedError):
             return RequestError(f"nothing answers at {self.url}.", "Is the server running?")
+        if isinstance(error, socket.gaierror):
+            return RequestError(f"{self.url} is not known: {error.strerror}.", "Mend the URL.")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return RequestError(f"{where} broke off: {reason}.", "The server died or was stopped.")
 
@@ -285,6 +290,7 @@ def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+        usable = usable and parts.username is None  # a key belongs into its own option
     except ValueError:
         usable = False
     if not usable:

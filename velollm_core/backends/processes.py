@@ -35,7 +35,7 @@ class Child:
         code = self._guard.poll()
         if code is None:
             return None
-        return 128 - code if code > 128 else code
+        return 128 - code if code - 128 in set(signal.Signals) else code
 
     def stop(self, grace_s: float = _GRACE_S) -> None:
         """Ask the engine to end, kill it and its children after ``grace_s``, and wait until it is

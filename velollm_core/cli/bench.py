@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 from attrs import evolve
 
 from velollm_core.cli.options import global_options, option
-from velollm_core.cli.printing import format_option
+from velollm_core.cli.printing import check_target, format_option
 from velollm_core.cli.state import State
 from velollm_core.errors import UsageError
 
@@ -35,7 +36,20 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
             numbers = ()
         if not numbers or min(numbers) < 1 or max(numbers) > 1024:
             self.fail(f"{value!r} is not of the form 1,4,8 (1 to 1024 clients).", param, ctx)
-        return numbers
+        # One number twice would be two phases that no row of the report could tell apart.
+        return tuple(dict.fromkeys(numbers))
+
+
+class _Seconds(click.FloatRange):
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return number
 
 
 @click.command(
@@ -87,7 +101,7 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
 )
 @option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(0, min_open=True),
     metavar="SECONDS",
     help="Go on for at least so long in each workload.",
 )
@@ -123,14 +137,14 @@ class _Concurrency(click.ParamType[tuple[int, ...]]):
 )
 @option(
     "--launch-timeout",
-    type=click.FloatRange(1),
+    type=_Seconds(1, 86400),
     default=180.0,
     metavar="SECONDS",
     help="Longest wait for the server to be ready.",
 )
 @option(
     "--request-timeout",
-    type=click.FloatRange(0.1),
+    type=_Seconds(0.1, 86400),
     default=120.0,
     metavar="SECONDS",
     help="Longest silence of the server in a request.",
@@ -147,20 +161,12 @@ def command(state: State, /, **options: Any) -> None:
     from velollm_core.cli.measure import measure, report
 
     form = "json" if state.json else options["format"]
-    _check_target(options["output"])
+    check_target(options["output"])
     chosen = choose(state)
     settings = _settings(state, chosen, sets=options["set"], baseline=options["baseline"])
     experiment = _experiment(state, chosen, settings, options)
     outcome = measure(state, experiment, options["resume"])
     report(state, outcome, form, options["output"])
-
-
-def _check_target(target: Path | None) -> None:
-    """A result that cannot be written is to be known before an hour of measuring, not after."""
-    if target is not None and not target.parent.is_dir():
-        raise UsageError(
-            f"-o {target}: there is no folder {target.parent}.", "Make it, or name another."
-        )
 
 
 def _settings(state: State, chosen: Chosen, *, sets: tuple[str, ...], baseline: bool) -> Settings:
@@ -169,6 +175,11 @@ def _settings(state: State, chosen: Chosen, *, sets: tuple[str, ...], baseline: 
     from velollm_core.config import ENGINE_DEFAULT, LeftOut
 
     backend, installation, model = chosen.backend, chosen.installation, chosen.model
+    if baseline and installation.kind == "server":
+        raise UsageError(
+            "--baseline needs a server that VeloLLM starts itself; this one runs already.",
+            "Leave out -X url=..., or leave out --baseline.",
+        )
     current = backend.current(installation, model, state.environ)
     if baseline:
         settings = backend.defaults(installation, model)
@@ -198,7 +209,7 @@ def _experiment(
     attached = chosen.installation.kind == "server"
     launches = options["launches"]
     if attached:
-        settings = _for_attached(settings, baseline=options["baseline"])
+        settings = _for_attached(settings)
         launches = 1
         state.output.remark("a server that runs already is one launch: there is no interval.")
     arm = Arm(
@@ -222,15 +233,10 @@ def _experiment(
     )
 
 
-def _for_attached(settings: Settings, *, baseline: bool) -> Settings:
+def _for_attached(settings: Settings) -> Settings:
     """Of an attached server only what ``--set`` names is changed; the rest is as it runs."""
     from velollm_core.config import Config
 
-    if baseline:
-        raise UsageError(
-            "--baseline needs a server that VeloLLM starts itself; this one runs already.",
-            "Leave out -X url=..., or leave out --baseline.",
-        )
     own = {name for name, origin in settings.origins.items() if origin == _SET}
     return evolve(settings, config=Config({k: v for k, v in settings.config.items() if k in own}))
 

@@ -11,12 +11,14 @@ from attrs import frozen
 from velollm_core.backends.contract import Backend, Installation
 from velollm_core.cli.reference import resolve_model
 from velollm_core.cli.state import State
-from velollm_core.errors import Unavailable, UsageError
+from velollm_core.errors import Unavailable, UsageError, VeloError
 from velollm_core.models.spec import Model
 
 if TYPE_CHECKING:
     from velollm_core.config import Config
 
+_LIMITS = ("VELOLLM_PLUGINS", "VELOLLM_DISABLE_PLUGINS")
+_INSTALL = "Install one: pip install velollm-llamacpp"
 _KIND_ORDER = {"server": 0, "binary": 1, "wheel": 2}
 
 
@@ -41,6 +43,8 @@ def choose(state: State) -> Chosen:
     if state.model is not None:
         known = [model for model in loaded if state.model in {model.served_name, model.reference}]
         model = known[0] if known else resolve_model(state, state.model)
+        if not known and installation.kind == "server":
+            model = _loaded_as(model, loaded, installation)
     else:
         model = loaded[0] if loaded else resolve_model(state, "demo")
     version = f" {installation.version}" if installation.version else ""
@@ -63,22 +67,46 @@ def _installation(state: State) -> tuple[Backend, Installation]:
                 f"Its options: {_options(backend) or 'none'}.",
             )
         return backend, found[0]
+    automatic = [backend for backend in plugins.backends().values() if backend.automatic]
+    given = set(state.engine_options)
+    taking = [b for b in automatic if given <= {option.name for option in b.options}]
+    if automatic and not taking:
+        raise UsageError(
+            f"no backend takes -X {', -X '.join(sorted(given))} together.",
+            "; ".join(f"{backend.name}: {_options(backend)}" for backend in automatic),
+        )
     candidates = []
-    for backend in plugins.backends().values():
-        if not backend.automatic:
+    for backend in taking:
+        try:
+            found = backend.probe(state.engine_options, state.environ)
+        except VeloError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one adapter's fault must not cost the others
+            state.output.warn(f"backend {backend.name} failed: {type(error).__name__}: {error}")
             continue
-        options = {
-            key: value
-            for key, value in state.engine_options.items()
-            if key in {option.name for option in backend.options}
-        }
-        candidates += [(backend, found) for found in backend.probe(options, state.environ)]
+        candidates += [(backend, entry) for entry in found]
     state.warn_of_broken_plugins()
     if not candidates:
-        raise Unavailable(
-            "no inference engine was found.", "Install one: pip install velollm-llamacpp"
-        )
+        limits = [name for name in _LIMITS if state.environ.get(name)]
+        hint = f"{' and '.join(limits)} limits what is loaded." if limits else _INSTALL
+        raise Unavailable("no inference engine was found.", hint)
     return min(candidates, key=lambda pair: _KIND_ORDER[pair[1].kind])
+
+
+def _loaded_as(model: Model, loaded: tuple[Model, ...], installation: Installation) -> Model:
+    """The loaded model that ``model`` is the file of: figures must bear the right name.
+
+    Raises:
+        UsageError: the server has another one loaded.
+    """
+    for entry in loaded:
+        if entry.fingerprint is not None and entry.fingerprint == model.fingerprint:
+            return entry
+    names = ", ".join(entry.served_name or entry.reference for entry in loaded) or "none"
+    raise UsageError(
+        f"the server at {installation.location} does not serve {model.reference}; loaded: {names}.",
+        "Leave out --model, or name what is loaded.",
+    )
 
 
 def _check_options(backend: Backend, given: dict[str, str]) -> None:

@@ -96,7 +96,7 @@ def _defaults(
     group = root.command
     command = group.get_command(root, name) if isinstance(group, click.Group) else None
     known = {
-        parameter.opts[-1].lstrip("-"): parameter.name
+        parameter.opts[-1].lstrip("-"): parameter
         for parameter in (command.params if command else ())
         if parameter.name and isinstance(parameter, click.Option)
     }
@@ -107,5 +107,15 @@ def _defaults(
                 f"{path}: unknown key {key!r} in [{name}]; known: {', '.join(sorted(known))}.",
                 "Remove or mend it.",
             )
-        defaults[known[key]] = value
+        option = known[key]
+        if option.multiple and isinstance(value, str):
+            value = [value]  # noqa: PLW2901 - one word where several may stand is no mistake
+        try:
+            option.type_cast_value(root, value)
+        except click.BadParameter as error:
+            raise UsageError(
+                f"{path}: {key} in [{name}] cannot be {value!r}: {error.message.rstrip('.')}.",
+                f"It takes what --{key} takes.",
+            ) from error
+        defaults[option.name or key] = value
     return defaults

@@ -15,6 +15,7 @@ from velollm_core.experiment.conditions import spoilers
 from velollm_core.experiment.monitor import SystemMonitor
 from velollm_core.experiment.runner import Progress, Surroundings
 from velollm_core.experiment.spec import Arm, Experiment
+from velollm_core.experiment.summary import measured
 from velollm_core.hardware.detect import available_bytes, detect, fingerprint
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.report.terminal import one_line
@@ -83,8 +84,11 @@ def _pids(attached: list[Arm]) -> tuple[int, ...]:
 def report(state: State, outcome: Outcome, form: str, target: Path | None) -> None:
     """Print first, then write, then judge: a full disk must not cost the table."""
     result = outcome.result
-    print_result(state, result, form)
     faults = [] if outcome.fault is None else [outcome.fault]
+    try:
+        print_result(state, result, form)
+    except OSError as error:
+        faults.append(UsageError(f"standard output cannot be written: {error.strerror}."))
     if target is not None:
         try:
             write(target, KIND, MAJOR, result)
@@ -102,9 +106,9 @@ def _judge(outcome: Outcome) -> None:
     result = outcome.result
     failures = [trial.failure for trial in result.trials if trial.failure is not None]
     if outcome.interrupted:
-        kept = sum(len(phase.samples) for trial in result.trials for phase in trial.phases)
+        kept = sum(len(measured(phase)) for trial in result.trials for phase in trial.phases)
         raise Interrupted(
-            f"stopped; {kept} requests measured until then are kept.",
+            f"stopped; what was measured until then is kept, {kept} requests.",
             f"Go on with the same options and --resume {result.run}",
         )
     failures = [failure for failure in failures if failure.kind is not FailureKind.INTERRUPTED]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from velollm_core.cli.options import option
 from velollm_core.cli.state import State
+from velollm_core.errors import UsageError
 
 if TYPE_CHECKING:
     from velollm_core.experiment.spec import BenchmarkResult
@@ -17,6 +19,22 @@ FORMATS = ("table", "json", "csv", "markdown")
 format_option = option(
     "--format", type=click.Choice(FORMATS), default="table", help="What to print."
 )
+
+
+def check_target(target: Path | None) -> None:
+    """A result that cannot be written is to be known before an hour of measuring, not after.
+
+    Raises:
+        UsageError: ``target`` is standard output, or in no folder.
+    """
+    if target is None:
+        return
+    if str(target) == "-":
+        raise UsageError("-o takes a file.", "To print the document use --format json.")
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"-o {target}: there is no folder {target.parent}.", "Make it, or name another."
+        )
 
 
 def print_result(state: State, result: BenchmarkResult, form: str) -> None:

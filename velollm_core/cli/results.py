@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from velollm_core.cli.options import global_options, option
-from velollm_core.cli.printing import format_option, print_result
+from velollm_core.cli.printing import check_target, format_option, print_result
 from velollm_core.cli.state import State
 
 if TYPE_CHECKING:
+    from velollm_core.experiment.journal import RunInfo
     from velollm_core.experiment.spec import BenchmarkResult
 
 
@@ -65,6 +66,7 @@ def export(state: State, run: str, output: Path) -> None:
     from velollm_core.documents import write
     from velollm_core.experiment.benchmark import KIND, MAJOR
 
+    check_target(output)
     write(output, KIND, MAJOR, _load(state, run))
     state.output.remark(f"written to {output}")
 
@@ -92,6 +94,12 @@ def _load(state: State, run: str) -> BenchmarkResult:
     return stored(info, journal.trials(info.id))
 
 
+def _state(run: RunInfo) -> str:
+    if not run.complete:
+        return "partial"
+    return "failed" if run.failed == run.trials else "complete"
+
+
 def _list(state: State) -> None:
     runs = state.journal.runs()
     if state.json:
@@ -111,7 +119,5 @@ def _list(state: State) -> None:
     for column in ("run", "trials", "state", "what"):
         table.add_column(column, overflow="fold")
     for run in runs:
-        table.add_row(
-            run.id, str(run.trials), "complete" if run.complete else "partial", run.summary
-        )
+        table.add_row(run.id, str(run.trials), _state(run), run.summary)
     state.output.show(table)

@@ -81,7 +81,8 @@ def benchmark(
     else:
         before = stored(journal.find(resumed), ())
         _same_plan(before, blank)
-        blank = evolve(blank, created_at=before.created_at)
+        notes = (*before.notes, *(note for note in notes if note not in before.notes))
+        blank = evolve(blank, created_at=before.created_at, notes=notes)
         side = resume(journal, resumed)
     outcome = run(experiment, journal=side, clock=clock, surroundings=surroundings, observe=observe)
     result = evolve(
@@ -136,6 +137,8 @@ def _same_plan(before: BenchmarkResult, now: BenchmarkResult) -> None:
     differing = [
         words for name, words in _PLAN.items() if getattr(before, name) != getattr(now, name)
     ]
+    if now.blocks < before.blocks:
+        differing.append(f"number of launches ({before.blocks}, not {now.blocks})")
     if differing:
         raise UsageError(
             f"run {before.run} measured something else: other {', other '.join(differing)}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from pathlib import PurePath
 
 import psutil
 
@@ -50,8 +51,9 @@ def spoilers(usable_cpus: float, attached: Iterable[int] = ()) -> tuple[str, ...
     found = []
     for pid, (name, used_s) in after.items():
         used = (used_s - before[pid][1]) / elapsed_s if pid in before else 0.0
-        if used > _AT_WORK_CPUS and _is_server(name):
-            found.append(f"another inference server is at work: {name} (process {pid})")
+        server = _server_in(name)
+        if used > _AT_WORK_CPUS and server is not None:
+            found.append(f"another inference server is at work: {server} (process {pid})")
     if busy / elapsed_s > _FOREIGN_SHARE * usable_cpus:
         found.append(
             f"other programs keep {busy / elapsed_s:.1f} of {usable_cpus:g} processors busy"
@@ -71,6 +73,7 @@ def _cpu_by_process(own: set[int]) -> dict[int, tuple[str, float]]:
     return found
 
 
-def _is_server(name: str) -> bool:
-    programs = {os.path.basename(word).removesuffix(".exe") for word in name.split()}  # noqa: PTH119
-    return any(server in programs for server in _SERVERS)
+def _server_in(words: str) -> str | None:
+    """The inference server among the first words of a command line, without its folder."""
+    programs = [PurePath(word).name.removesuffix(".exe") for word in words.split()]
+    return next((program for program in programs if program in _SERVERS), None)

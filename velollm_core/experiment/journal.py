@@ -44,6 +44,7 @@ class RunInfo:
     summary: str
     head: Mapping[str, Any] = field(repr=False)
     trials: int = 0
+    failed: int = 0
 
 
 class Journal:
@@ -107,7 +108,9 @@ class Journal:
         with self._open() as database:
             rows = database.execute(
                 "SELECT id, created_at, kind, complete, summary, head,"
-                " (SELECT count(*) FROM trials WHERE run = runs.id)"
+                " (SELECT count(*) FROM trials WHERE run = runs.id),"
+                " (SELECT count(json_extract(trial, '$.failure.kind')) FROM trials"
+                " WHERE run = runs.id)"
                 " FROM runs ORDER BY runs.rowid DESC"
             ).fetchall()
         return tuple(
@@ -119,6 +122,7 @@ class Journal:
                 summary=row[4],
                 head=json.loads(row[5]),
                 trials=row[6],
+                failed=row[7],
             )
             for row in rows
         )
@@ -133,8 +137,8 @@ class Journal:
         found = runs[:1] if prefix == "last" else [run for run in runs if run.id.startswith(prefix)]
         if len(found) == 1:
             return found[0]
-        what = "no run" if not found else f"{len(found)} runs"
-        raise UsageError(f"{what} in the journal match {prefix!r}.", "List them: velollm results")
+        what = "no run in the journal matches" if not found else f"{len(found)} runs match"
+        raise UsageError(f"{what} {prefix!r}.", "List them: velollm results")
 
     def remove(self, run: str) -> None:
         """Delete a run and its trials."""
@@ -194,20 +198,31 @@ class RunJournal:
         badly.
         """
         trial = self._trials.get((arm, key, block))
-        if trial is None or (
-            trial.failure is not None and trial.failure.kind is FailureKind.INTERRUPTED
-        ):
-            return None
-        return trial
+        return None if trial is None or _interrupted(trial) else trial
 
-    def add(self, trial: Trial) -> None:
-        """Keep ``trial``, on disk where that is possible."""
+    def add(self, trial: Trial) -> Trial:
+        """Keep ``trial``, on disk where that is possible, and give back what is kept.
+
+        An interrupted trial never takes the place of an earlier one that came further.
+        """
+        before = self._trials.get((trial.arm, trial.key, trial.block))
+        if before is not None and _interrupted(trial) and _answers(before) >= _answers(trial):
+            return before
         self._trials[trial.arm, trial.key, trial.block] = trial
         if self._journal is not None and self.fault is None:
             try:
                 self._journal.add(self.run, trial)
             except UsageError as error:
                 self.fault = error
+        return trial
+
+
+def _interrupted(trial: Trial) -> bool:
+    return trial.failure is not None and trial.failure.kind is FailureKind.INTERRUPTED
+
+
+def _answers(trial: Trial) -> int:
+    return sum(sample.error is None for phase in trial.phases for sample in phase.samples)
 
 
 def resume(journal: Journal, run: str) -> RunJournal:

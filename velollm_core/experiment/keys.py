@@ -29,7 +29,7 @@ def trial_key(
         "engine": [engine.backend, engine.kind, engine.version, engine.build],
         "model": model.fingerprint or model.name,
         "config": to_plain(arm.config),
-        "extra": list(arm.extra_flags),
+        "settings": arm.digest,
         "machine": hardware_fingerprint,
         "phases": to_plain(list(workloads)),
         "seed": seed,

@@ -88,7 +88,7 @@ class _SystemWatch:
         self._swap_start = psutil.swap_memory().used
         self._busy_start = busy_s()
         self._own_start = _cpu_s((os.getpid(),)) or 0.0
-        self._server_start = _cpu_s(session.pids) or 0.0
+        self._server_start = self._server_s = _cpu_s(session.pids) or 0.0
         self._energy_start = energy_j()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="velollm-monitor", daemon=True)
@@ -107,22 +107,24 @@ class _SystemWatch:
                 return
 
     def _look(self) -> None:
+        available = self._available_bytes()
+        self._available_min = min(available, self._available_min or available)
+        self._server_s = _cpu_s(self._session.pids) or self._server_s
         use: MemoryUse | None = None
-        with suppress(psutil.Error, OSError):
+        with suppress(Exception):  # an adapter's fault must not end the watch over the memory
             use = self._session.memory()
         if use is not None:
             self._peak_rss_bytes = max(self._peak_rss_bytes, use.rss_bytes)
             for uuid, used in use.gpu_bytes.items():
                 self._peak_gpu_bytes[uuid] = max(used, self._peak_gpu_bytes.get(uuid, 0))
-        available = self._available_bytes()
-        self._available_min = min(available, self._available_min or available)
 
     def stop(self) -> Observed:
         self._ended.set()
         self._thread.join()
         busy, elapsed_s = (now - then for now, then in zip(busy_s(), self._busy_start, strict=True))
         own_s = (_cpu_s((os.getpid(),)) or 0.0) - self._own_start
-        server_s = max(0.0, (_cpu_s(self._session.pids) or 0.0) - self._server_start)
+        # Of a server that has died the last look counts, or its work would seem another's.
+        server_s = (_cpu_s(self._session.pids) or self._server_s) - self._server_start
         foreign = max(0.0, busy - own_s - server_s) / elapsed_s if elapsed_s > 0 else None
         energy = energy_j()
         return Observed(

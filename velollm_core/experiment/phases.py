@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Literal
 
-from attrs import evolve
+from attrs import astuple, evolve
 
-from velollm_core.backends.contract import Event, Finish, Message, Request, Sampling, Session
+from velollm_core.backends.contract import (
+    Event,
+    Finish,
+    Message,
+    Request,
+    Sampling,
+    ServerTimings,
+    Session,
+)
 from velollm_core.errors import FailureKind, RequestError, VeloError
 from velollm_core.experiment.clock import Clock
 from velollm_core.experiment.spec import Experiment, Failure, Phase, PhaseRecord, Sample
@@ -19,6 +30,9 @@ _PHASE_STRIDE = 1_008_000
 
 A multiple of every group size up to 10, so that conversations stay whole."""
 
+_CLOSING_S = 10.0
+_MOST_FAILURES = 20
+"""So many failed requests in a row say enough, above all where only a duration ends the phase."""
 _FATAL = frozenset({FailureKind.CRASH, FailureKind.OUT_OF_MEMORY, FailureKind.TIMEOUT})
 
 Tell = Callable[[Literal["warming", "measuring"], int, Sample | None], None]
@@ -42,6 +56,7 @@ def run_phase(
     nonce: str | None,
     clock: Clock,
     tell: Tell,
+    danger: Sequence[Failure] = (),
 ) -> PhaseRecord:
     """Warm up, then measure phase ``number`` of ``experiment`` in ``block``.
 
@@ -53,13 +68,21 @@ def run_phase(
         nonce: put before each prompt where arms share a server, so that none finds another's cache.
         clock: the time.
         tell: told after each request, from the client's thread.
+        danger: filled from elsewhere when the trial has to end, with why.
 
     Raises:
         PhaseStopped: the server failed, or the user stopped the run.
     """
     phase = experiment.phases[number]
     clients = _Clients(
-        session, experiment, number=number, block=block, nonce=nonce, clock=clock, tell=tell
+        session,
+        experiment,
+        number=number,
+        block=block,
+        nonce=nonce,
+        clock=clock,
+        tell=tell,
+        danger=danger,
     )
     group = phase.workload.group
     first_warm = -(-phase.warmup // group) * group
@@ -92,7 +115,10 @@ class _Clients:
         nonce: str | None,
         clock: Clock,
         tell: Tell,
+        danger: Sequence[Failure],
     ) -> None:
+        self._danger = danger
+        self._failed_in_a_row = 0
         self._session = session
         self._experiment = experiment
         self._phase = experiment.phases[number]
@@ -138,10 +164,13 @@ class _Clients:
                     # A bounded wait lets Ctrl-C through on every system.
                     thread.join(0.2)
         except KeyboardInterrupt:
-            self._fail(Failure(kind=FailureKind.INTERRUPTED, message="stopped by the user."))
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            # A second Ctrl-C hurries the closing, and must not cost what was measured.
+            with suppress(KeyboardInterrupt):
+                self._fail(Failure(kind=FailureKind.INTERRUPTED, message="stopped by the user."))
+            with suppress(KeyboardInterrupt):
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join(_CLOSING_S)
         if self._failure is not None:
             raise PhaseStopped(self.record(), self._failure)
 
@@ -178,9 +207,13 @@ class _Clients:
             if not stopped or sample.event_ms:
                 self._samples.append(sample)
             done = sum(entry.warmup == sample.warmup for entry in self._samples)
+            self._failed_in_a_row = 0 if sample.error is None else self._failed_in_a_row + 1
         self._tell(event, done, sample)
-        if sample.failure in _FATAL:
-            self._fail(Failure(kind=sample.failure, message=sample.error or ""))
+        if self._danger:
+            self._fail(self._danger[0])
+        elif sample.failure in _FATAL or self._failed_in_a_row >= _MOST_FAILURES:
+            kind = sample.failure or FailureKind.REFUSED
+            self._fail(Failure(kind=kind, message=sample.error or ""))
 
     def _fail(self, failure: Failure) -> None:
         with self._lock:
@@ -224,6 +257,7 @@ def measure(session: Session, request: Request, blank: Sample, *, keep_text: boo
     texts: list[str] = []
     finish: Finish | None = None
     error: VeloError | None = None
+    sent = time.perf_counter()
     try:
         for item in session.generate(request):
             if isinstance(item, Event):
@@ -251,7 +285,10 @@ def measure(session: Session, request: Request, blank: Sample, *, keep_text: boo
     )
     if error is not None or finish is None:
         kind = error.kind if isinstance(error, RequestError) else FailureKind.REFUSED
-        return evolve(sample, error=str(error), failure=kind)
+        waited_ms = (time.perf_counter() - sent) * 1000.0
+        return evolve(
+            sample, total_ms=max(sample.total_ms, waited_ms), error=str(error), failure=kind
+        )
     return evolve(
         sample,
         total_ms=finish.at_ms,
@@ -259,10 +296,17 @@ def measure(session: Session, request: Request, blank: Sample, *, keep_text: boo
         prompt_tokens=finish.prompt_tokens,
         cached_tokens=finish.cached_tokens,
         output_tokens=finish.output_tokens,
-        timings=finish.timings,
+        timings=_finite(finish.timings),
         drafted_tokens=finish.drafted_tokens,
         accepted_tokens=finish.accepted_tokens,
     )
+
+
+def _finite(timings: ServerTimings | None) -> ServerTimings | None:
+    """``timings``, unless the server sent what is no number: JSON has no infinity."""
+    if timings is None or all(math.isfinite(value or 0.0) for value in astuple(timings)):
+        return timings
+    return None
 
 
 def _with_nonce(messages: tuple[Message, ...], nonce: str) -> tuple[Message, ...]:

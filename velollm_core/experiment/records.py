@@ -5,7 +5,9 @@ key.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from attrs import evolve
 
@@ -17,6 +19,7 @@ from velollm_core.experiment.spec import (
     EngineRecord,
     ModelRecord,
     Phase,
+    Trial,
     WorkloadRecord,
 )
 from velollm_core.hardware.spec import HardwareSpec
@@ -32,6 +35,7 @@ def arm_record(arm: Arm) -> ArmRecord:
         engine=engine_record(arm.installation),
         model=model_record(arm.model),
         config=settings.config,
+        digest=settings_digest(arm),
         extra_flags=tuple(
             word.partition("=")[0] for word in settings.extra_args if word.startswith("-")
         ),
@@ -87,6 +91,44 @@ def anonymous_hardware(spec: HardwareSpec) -> HardwareSpec:
 def anonymous_uuid(uuid: str) -> str:
     """A name for a card that is the same in every result and leads back to no machine."""
     return f"gpu-{hashlib.sha256(uuid.encode()).hexdigest()[:12]}"
+
+
+def anonymous_trial(trial: Trial, arm: Arm) -> Trial:
+    """``trial`` whose messages name no folder of the user and no host but this machine's own."""
+    phases = tuple(
+        evolve(
+            phase,
+            samples=tuple(
+                evolve(sample, error=_anonymous(sample.error, arm)) if sample.error else sample
+                for sample in phase.samples
+            ),
+        )
+        for phase in trial.phases
+    )
+    failure = trial.failure
+    if failure is not None:
+        failure = evolve(failure, message=_anonymous(failure.message, arm))
+    return evolve(trial, phases=phases, failure=failure)
+
+
+def _anonymous(text: str, arm: Arm) -> str:
+    path, location = arm.model.path, arm.installation.location
+    if path is not None:
+        text = text.replace(str(path), path.name)
+    if "://" in location:
+        if urlsplit(location).hostname not in {"127.0.0.1", "localhost", "::1"}:
+            text = text.replace(location.rstrip("/"), "the server")
+    elif len(Path(location).parts) > 1:
+        text = text.replace(location, Path(location).name)
+    return without_home(text)
+
+
+def settings_digest(arm: Arm) -> str:
+    """What the figures depend on and the record does not show: arguments, and which server."""
+    settings = arm.settings
+    where = arm.installation.location if arm.mode == "attach" else ""
+    parts = [list(settings.extra_args), sorted(settings.extra_env.items()), where]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def without_home(text: str) -> str:

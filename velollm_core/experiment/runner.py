@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from velollm_core.backends.contract import Session, mismatches
 from velollm_core.backends.processes import Place
@@ -23,7 +23,12 @@ from velollm_core.experiment.journal import RunJournal
 from velollm_core.experiment.keys import trial_key
 from velollm_core.experiment.monitor import Monitor, Observed
 from velollm_core.experiment.phases import PhaseStopped, run_phase
-from velollm_core.experiment.records import anonymous_uuid, arm_record, workload_record
+from velollm_core.experiment.records import (
+    anonymous_trial,
+    anonymous_uuid,
+    arm_record,
+    workload_record,
+)
 from velollm_core.experiment.spec import (
     Arm,
     Experiment,
@@ -99,33 +104,33 @@ def run(
     """
     trials: list[Trial] = []
     dropped: list[str] = []
-    with ExitStack() as stack:
-        runner = _Runner(
-            experiment,
-            stack,
-            journal=journal,
-            clock=clock,
-            surroundings=surroundings,
-            observe=observe,
-        )
-        for block in range(experiment.blocks):
-            alive = [arm for arm in experiment.arms if arm.name not in dropped]
-            random.Random(f"{experiment.seed}/{block}").shuffle(alive)  # noqa: S311 - an order, no secret
-            for position, arm in enumerate(alive):
-                trial = runner.trial(arm, block, position)
-                trials.append(trial)
-                if trial.failure is not None and trial.failure.kind is FailureKind.INTERRUPTED:
-                    return ExperimentResult(
-                        run=journal.run,
-                        trials=tuple(trials),
-                        dropped=tuple(dropped),
-                        interrupted=True,
-                    )
-            if after_block is not None:
-                dropped.extend(after_block(block, tuple(trials)))
-            if len(dropped) >= len(experiment.arms):
-                break
-    return ExperimentResult(run=journal.run, trials=tuple(trials), dropped=tuple(dropped))
+    interrupted = False
+    try:
+        with ExitStack() as stack:
+            runner = _Runner(
+                experiment,
+                stack,
+                journal=journal,
+                clock=clock,
+                surroundings=surroundings,
+                observe=observe,
+            )
+            for block in range(experiment.blocks):
+                alive = [arm for arm in experiment.arms if arm.name not in dropped]
+                random.Random(f"{experiment.seed}/{block}").shuffle(alive)  # noqa: S311 - an order, no secret
+                for position, arm in enumerate(alive):
+                    trials.append(runner.trial(arm, block, position))
+                    if runner.interrupted:
+                        raise KeyboardInterrupt
+                if after_block is not None:
+                    dropped.extend(after_block(block, tuple(trials)))
+                if len(dropped) >= len(experiment.arms):
+                    break
+    except KeyboardInterrupt:
+        interrupted = True
+    return ExperimentResult(
+        run=journal.run, trials=tuple(trials), dropped=tuple(dropped), interrupted=interrupted
+    )
 
 
 class _Runner:
@@ -147,6 +152,7 @@ class _Runner:
         self._surroundings = surroundings
         self._observe = observe
         self._stack = stack
+        self.interrupted = False
         self._sessions: dict[str, Session] = {}
         self._workloads = tuple(workload_record(phase) for phase in experiment.phases)
         locations = [arm.installation.location for arm in experiment.arms]
@@ -172,38 +178,51 @@ class _Runner:
             duration_ms=0.0,
         )
         trial = evolve(self._measure(arm, draft), duration_ms=self._clock.now_ms() - started_ms)
-        self._journal.add(trial)
+        trial = self._journal.add(anonymous_trial(trial, arm))
         self._observe(Progress(event="trial", arm=arm.name, block=block, trial=trial))
         return trial
 
     def _measure(self, arm: Arm, draft: Trial) -> Trial:
+        """The trial as far as it came, whatever ended it."""
         self._observe(Progress(event="launching", arm=arm.name, block=draft.block))
-        failure = self._too_big(arm)
-        if failure is not None:
-            return evolve(draft, failure=failure)
+        under_way = _UnderWay(draft)
         try:
             with ExitStack() as own:
                 stack = own if self._experiment.unit == "launch" else self._stack
+                self._refuse_what_does_not_fit(arm)
                 session = self._session(arm, draft.block, stack)
-                return self._with_session(arm, session, draft)
+                self._with_session(arm, session, under_way)
         except KeyboardInterrupt:
-            return evolve(draft, failure=_interrupted())
+            self.interrupted = True
+            under_way.fail(Failure(kind=FailureKind.INTERRUPTED, message="stopped by the user."))
         except VeloError as error:
-            return evolve(draft, failure=Failure(kind=_kind(error), message=str(error)))
+            under_way.fail(Failure(kind=_kind(error), message=str(error)))
+        except Exception as error:  # noqa: BLE001 - an adapter's fault is an outcome of its trial
+            words = f"backend {arm.backend.name} failed: {type(error).__name__}: {error}"
+            under_way.fail(Failure(kind=FailureKind.CRASH, message=words))
+        trial = under_way.trial
+        if trial.failure is not None:
+            if trial.failure.kind is FailureKind.INTERRUPTED:
+                self.interrupted = True
+            # It is closed, or no longer to be trusted: the next block opens a new one.
+            left = self._sessions.pop(arm.name, None)
+            if left is not None:
+                left.close()
+        return trial
 
-    def _too_big(self, arm: Arm) -> Failure | None:
-        """A failure where the estimate does not fit: starting it would make the machine swap."""
+    def _refuse_what_does_not_fit(self, arm: Arm) -> None:
+        """Starting what is larger than the memory that is left would make the machine swap."""
         if arm.mode == "attach":
-            return None
+            return
         footprint = arm.backend.footprint(arm.installation, arm.model, arm.settings.config)
         available = self._surroundings.available_bytes()
-        if footprint is None or footprint.host_bytes <= available:
-            return None
-        return Failure(
-            kind=FailureKind.OUT_OF_MEMORY,
-            message=f"not started: it would take about {footprint.host_bytes / 2**30:.1f} GiB, "
-            f"{available / 2**30:.1f} GiB are available.",
-        )
+        if footprint is not None and footprint.host_bytes > available:
+            raise LaunchError(
+                f"not started: it would take about {footprint.host_bytes / 2**30:.1f} GiB, "
+                f"{available / 2**30:.1f} GiB are available.",
+                "",
+                FailureKind.OUT_OF_MEMORY,
+            )
 
     def _session(self, arm: Arm, block: int, stack: ExitStack) -> Session:
         session = self._sessions.get(arm.name)
@@ -227,60 +246,55 @@ class _Runner:
             session.reconfigure(_changeable(arm))
         return session
 
-    def _with_session(self, arm: Arm, session: Session, draft: Trial) -> Trial:
+    def _with_session(self, arm: Arm, session: Session, under_way: _UnderWay) -> None:
         effective = session.effective()
         expected = arm.backend.expected(arm.installation, arm.model, arm.settings.config)
-        found = mismatches(expected, effective)
-        draft = evolve(
-            draft,
+        under_way.add(
             load_ms=session.load_ms,
             effective=effective,
-            mismatches=found,
+            mismatches=mismatches(expected, effective),
             unverified=_unverified(arm),
         )
-        danger: list[str] = []
+        danger: list[Failure] = []
 
         def end_it(reason: str) -> None:
-            danger.append(reason)
+            message = f"ended before it swapped: {reason}."
+            danger.append(Failure(kind=FailureKind.OUT_OF_MEMORY, message=message))
             session.close()
 
         watch = self._surroundings.monitor.start(session, end_it)
-        phases: list[PhaseRecord] = []
-        failure: Failure | None = None
         try:
             for number, phase in enumerate(self._experiment.phases):
-                phases.append(self._phase(arm, session, draft, number))
-                failure = _all_failed(phases[-1], phase.workload.name)
+                record = self._phase(arm, session, under_way.trial.block, number, danger)
+                under_way.add(phases=(*under_way.trial.phases, record))
+                failure = _all_failed(record, phase.workload.name)
                 if failure is not None:
+                    under_way.fail(failure)
                     break
         except PhaseStopped as stopped:
-            phases.append(stopped.record)
-            failure = stopped.failure
-            self._sessions.pop(arm.name, None)  # it was closed; the next block opens a new one
-        observed: Observed = watch.stop()
-        if danger:
-            failure = Failure(
-                kind=FailureKind.OUT_OF_MEMORY, message=f"ended before it swapped: {danger[0]}."
+            under_way.add(phases=(*under_way.trial.phases, stopped.record))
+            under_way.fail(stopped.failure)
+        finally:
+            observed: Observed = watch.stop()
+            under_way.add(
+                peak_rss_bytes=observed.peak_rss_bytes,
+                peak_gpu_bytes={
+                    anonymous_uuid(uuid): used for uuid, used in observed.peak_gpu_bytes.items()
+                },
+                energy_j=observed.energy_j,
+                load=observed.load,
             )
-        return evolve(
-            draft,
-            phases=tuple(phases),
-            failure=failure,
-            peak_rss_bytes=observed.peak_rss_bytes,
-            peak_gpu_bytes={
-                anonymous_uuid(uuid): used for uuid, used in observed.peak_gpu_bytes.items()
-            },
-            energy_j=observed.energy_j,
-            load=observed.load,
-        )
+        under_way.measured = True
 
-    def _phase(self, arm: Arm, session: Session, draft: Trial, number: int) -> PhaseRecord:
+    def _phase(
+        self, arm: Arm, session: Session, block: int, number: int, danger: list[Failure]
+    ) -> PhaseRecord:
         def tell(event: Literal["warming", "measuring"], done: int, sample: Sample | None) -> None:
             self._observe(
                 Progress(
                     event=event,
                     arm=arm.name,
-                    block=draft.block,
+                    block=block,
                     phase=number,
                     requests_done=done,
                     requests_total=self._experiment.phases[number].requests,
@@ -288,17 +302,20 @@ class _Runner:
                 )
             )
 
-        nonce = f"{arm.name}/{draft.block}" if self._shared else None
+        # A server that was there before, or that another arm uses, may know the prompts already.
+        known = self._shared or arm.mode == "attach"
+        nonce = f"{self._journal.run}/{arm.name}/{block}/{self._clock.utc()}" if known else None
         monitor = self._surroundings.monitor
         own_s, server_s = monitor.cpu_s(session)
         record = run_phase(
             session,
             self._experiment,
             number=number,
-            block=draft.block,
+            block=block,
             nonce=nonce,
             clock=self._clock,
             tell=tell,
+            danger=danger,
         )
         own_end_s, server_end_s = monitor.cpu_s(session)
         return evolve(
@@ -308,6 +325,21 @@ class _Runner:
             if server_s is None or server_end_s is None
             else server_end_s - server_s,
         )
+
+
+@define
+class _UnderWay:
+    """A trial while it is measured. Once ``measured``, no failure of the closing takes it back."""
+
+    trial: Trial
+    measured: bool = False
+
+    def add(self, **changes: Any) -> None:
+        self.trial = evolve(self.trial, **changes)
+
+    def fail(self, failure: Failure) -> None:
+        if not self.measured and self.trial.failure is None:
+            self.trial = evolve(self.trial, failure=failure)
 
 
 def _temporary_directory(label: str) -> tempfile.TemporaryDirectory[str]:
@@ -337,10 +369,6 @@ def _kind(error: VeloError) -> FailureKind:
     if isinstance(error, (LaunchError, RequestError)):
         return error.kind
     return FailureKind.REFUSED
-
-
-def _interrupted() -> Failure:
-    return Failure(kind=FailureKind.INTERRUPTED, message="stopped by the user.")
 
 
 def _all_failed(record: PhaseRecord, workload: str) -> Failure | None:

@@ -236,6 +236,7 @@ class ModelRecord:
 class ArmRecord:
     """One arm as it took part: what was asked for, and where each value came from.
 
+    ``digest`` tells two arms apart whose further arguments, or whose running servers, differ.
     ``extra_flags`` names the user's further arguments without their values, which can hold paths
     and keys.
     """
@@ -245,6 +246,7 @@ class ArmRecord:
     engine: EngineRecord
     model: ModelRecord
     config: Config = Config()
+    digest: str = ""
     extra_flags: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(factory=dict)
     left_out: tuple[LeftOut, ...] = ()

@@ -42,7 +42,7 @@ Execute = Callable[[Sequence[str], float, Mapping[str, str]], Finished]
 
 
 def execute(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str]) -> Finished:
-    """Run one tool to its end, or kill it and its children.
+    """Run one tool to its end, or kill it and its children, also when interrupted.
 
     Args:
         argv: program, looked up on the ``PATH`` of ``environ``, and arguments; no shell reads them.
@@ -71,22 +71,24 @@ def execute(argv: Sequence[str], timeout_s: float, environ: Mapping[str, str]) -
         raise OSError(errno.ENOEXEC, "is a script whose interpreter is missing") from None
     streams = [stream for stream in (tool.stdout, tool.stderr) if stream is not None]
     written = [b"", b""]
-    # Not communicate(): it would keep all that a runaway tool writes in two seconds.
-    readers = [
-        threading.Thread(target=_read_into, args=(written, index, stream), daemon=True)
-        for index, stream in enumerate(streams)
-    ]
-    for reader in readers:
-        reader.start()
+    readers: list[threading.Thread] = []
     try:
+        # Not communicate(): it would keep all that a runaway tool writes in two seconds.
+        for index, stream in enumerate(streams):
+            arguments = (written, index, stream)
+            reader = threading.Thread(target=_read_into, args=arguments, daemon=True)
+            reader.start()
+            readers.append(reader)
         code = tool.wait(timeout_s)
         if not _joined(readers):
             _end_group(tool)  # a child that outlived the tool holds its pipes open
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
         _end_group(tool)
         with contextlib.suppress(subprocess.TimeoutExpired):
             tool.wait(_GRACE_S)  # one stuck in a driver cannot be killed; it is left behind
-        raise TimeoutError(argv[0]) from None
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise TimeoutError(argv[0]) from None
+        raise
     finally:
         if _joined(readers):
             for stream in streams:

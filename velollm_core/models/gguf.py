@@ -2,7 +2,8 @@
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, either byte
 order. Nothing in the file is believed: every count and length is checked against what is left of
-the file before anything is allocated for it, so a damaged file costs no more than its own size.
+the file before anything is allocated for it, and against limits of its own, so that no file costs
+more than 64 MiB of memory, whatever it holds.
 """
 
 from __future__ import annotations

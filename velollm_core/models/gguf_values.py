@@ -35,9 +35,12 @@ _STRING = 8
 _ARRAY = 9
 
 # Limits that no real model comes near and that keep a damaged file from costing memory or time.
-COUNT_LIMIT = 1 << 16  # keys, tensors, inner arrays; the largest models have thousands of tensors
-_HEADER_LIMIT_BYTES = 48 << 20  # half a million words and as many merges take less than 20 MB
-_TEXT_LIMIT_BYTES = 1 << 20
+# Together they hold any file below 64 MiB: the header once, and what is made of it. Python takes up
+# to four bytes for each byte of a text, and some hundred for each key, tensor or array.
+COUNT_LIMIT = 1 << 14  # keys, tensors, inner arrays; the largest models have thousands of tensors
+_HEADER_LIMIT_BYTES = 32 << 20  # half a million words and as many merges take less than 20 MB
+_TEXTS_LIMIT_BYTES = 1 << 20  # all that are decoded, together; the longest templates take 30 KB
+_NAMES_LIMIT_BYTES = 1 << 20  # likewise; thousands of tensors take 200 KB
 _NAME_LIMIT_BYTES = (1 << 16) - 1  # the format's own
 _NESTING_LIMIT = 4
 
@@ -49,8 +52,8 @@ AGAIN = "Download or copy it again."
 class GgufArray:
     """An array of the metadata: its element type (``int32``, ``string``, ``array`` ...) and length.
 
-    The elements stay as they are in the file until :meth:`values` is asked. A single text of more
-    than a mebibyte is kept in the same way, as an array of one.
+    The elements stay as they are in the file until :meth:`values` is asked. A single text that
+    would bring the texts of the file beyond a mebibyte is kept in the same way, as an array of one.
     """
 
     element_type: str
@@ -100,6 +103,8 @@ class HeaderReader:
         self._filled = 0
         self._file = file
         self._inner_arrays = 0
+        self._texts_bytes = 0
+        self._names_bytes = 0
 
     def damaged(self, why: str) -> ModelError:
         """The error that says why the file cannot be what it claims."""
@@ -135,6 +140,9 @@ class HeaderReader:
         length = self.u64(what)
         if length > _NAME_LIMIT_BYTES:
             raise self.damaged(f"{what} is {length:,} bytes long")
+        self._names_bytes += length
+        if self._names_bytes > _NAMES_LIMIT_BYTES:
+            raise self.damaged(f"{what} brings its names beyond {_NAMES_LIMIT_BYTES:,} bytes")
         return self._text(length, what)
 
     def value(self, what: str) -> Scalar | GgufArray:
@@ -147,7 +155,8 @@ class HeaderReader:
         if kind != _STRING:
             raise self.damaged(f"{what} has the unknown type {kind}")
         start, length = self.at, self.u64(what)
-        if length <= _TEXT_LIMIT_BYTES:
+        if self._texts_bytes + length <= _TEXTS_LIMIT_BYTES:
+            self._texts_bytes += length
             return self._text(length, what)
         self.step(length, what)
         return GgufArray("string", 1, self._buffer, start, self.at, self.order)

@@ -109,6 +109,8 @@ class _Keys:
         if isinstance(value, GgufArray):
             if value.length != layers:
                 raise self.senseless(key, f"{value.length} values for {layers} layers")
+            if value.element_type == "string":  # to decode them might take much memory
+                raise self.senseless(key, "an array of texts")
             return tuple(self._checked(key, entry) for entry in value.values())
         return (self._checked(key, value),) * layers
 
@@ -178,7 +180,11 @@ def _head_dims(keys: _Keys, part: str, layers: int, default: int) -> tuple[int, 
     full = keys.count(f"attention.{part}_length", default)
     sliding = keys.count(f"attention.{part}_length_swa", full)
     pattern = keys.file.metadata.get(f"{keys.architecture}.attention.sliding_window_pattern")
-    if isinstance(pattern, GgufArray) and pattern.length == layers:
+    if (
+        isinstance(pattern, GgufArray)
+        and pattern.length == layers
+        and pattern.element_type != "string"
+    ):
         return tuple(sliding if slides else full for slides in pattern.values())
     return (max(full, sliding),) * layers
 

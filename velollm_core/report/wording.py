@@ -130,7 +130,8 @@ def _settings(arm: ArmRecord) -> str:
         for name, value in arm.config.items()
         if arm.origins.get(name) != ENGINE_DEFAULT
     ]
-    return ", ".join([*changed, *arm.extra_flags]) or "the engine's defaults"
+    own = "the running server's own" if arm.mode == "attach" else "the engine's defaults"
+    return ", ".join([*changed, *arm.extra_flags]) or own
 
 
 def _left_out(arm: ArmRecord) -> str:
