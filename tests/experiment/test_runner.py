@@ -467,7 +467,7 @@ def test_messages_in_a_trial_name_no_folder_and_no_host():
                 f"failed to load {model} at http://alice-laptop:80/v1; see {Path.home()}/x"
             )
 
-    plain = arm(backend)
+    plain = arm(FakeBackend())
     talking = evolve(
         plain,
         backend=Talking(),
