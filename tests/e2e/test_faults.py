@@ -60,7 +60,7 @@ def test_a_signal_in_mid_run_keeps_what_was_measured(start, velollm, number):
     running.process.send_signal(number)
     code, out, err = running.end()
     assert code == 130
-    assert "measured until then are kept" in err
+    assert "what was measured until then is kept" in err
     assert "--resume" in err
     assert "Traceback" not in err
     assert "short" in out

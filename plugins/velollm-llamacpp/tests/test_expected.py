@@ -49,7 +49,7 @@ def test_only_what_was_asked_and_can_be_read_back_is_expected():
 
 
 def test_layers_on_a_gpu_are_read_from_the_log():
-    log = "0.00 I load_tensors: offloaded 13/31 layers to GPU\n"
+    log = "0.00.255.055 I load_tensors: offloaded 13/31 layers to GPU\n"
     assert read_log(log) == Config({"gpu_layers": 13})
 
 

@@ -20,6 +20,7 @@ GROUPS = {
         "cache_type_k": "q8_0",
         "cache_type_v": "q4_0",
         "flash_attention": "on",
+        "gpu_layers": 1,
         "load_mode": "none",
         "cache_ram": 0,
         "ctx_checkpoints": 0,
@@ -101,6 +102,20 @@ def test_each_knob_is_read_back_in_some_group_or_says_why_it_cannot_be(backend, 
     }
     for knob in backend.knobs(installation, demo):
         assert (knob.name in readable) != bool(knob.unreadable)
+
+
+def test_layers_on_a_gpu_are_tried_where_there_is_one():
+    assert any("gpu_layers" in group for group in GROUPS.values())
+
+
+def test_a_batch_that_cannot_hold_one_token_of_each_slot_is_named(backend, installation, demo):
+    def named(**knobs):
+        return [problem.knob for problem in backend.check(installation, demo, Config(knobs))]
+
+    assert named(batch=3, ubatch=3) == ["batch"]  # the engine's own choice is four slots
+    assert named(batch=4, ubatch=4) == []
+    assert named(batch=1, ubatch=1, slots=1) == []
+    assert named(batch=7, slots=8) == ["batch"]
 
 
 @pytest.mark.engine

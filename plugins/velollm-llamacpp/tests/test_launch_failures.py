@@ -83,6 +83,13 @@ def test_more_memory_than_there_is(failure, demo):
 
 
 @pytest.mark.engine
+def test_an_engine_that_aborts_has_crashed(failure, demo):
+    error = failure(demo.path, batch=1, ubatch=1)  # below the number of slots
+    assert error.kind is FailureKind.CRASH
+    assert "GGML_ASSERT" in error.message
+
+
+@pytest.mark.engine
 def test_settings_that_exclude_each_other(failure, demo):
     error = failure(demo.path, flash_attention="off", cache_type_v="q8_0")
     assert error.kind is FailureKind.REFUSED
@@ -229,6 +236,34 @@ def test_other_last_words_are_understood(words, kind):
     explained = explain("llama-server", 1, f"loading\n{words}\n" + "usage\n" * 50)
     assert explained.cause.kind is kind
     assert words in explained.message
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "0.00.312.958 W load: failed to mlock 9 byte buffer: Cannot allocate memory",
+        "warning: failed to mlock 9 byte buffer: Cannot allocate memory",
+    ],
+)
+def test_a_warning_is_no_cause(warning):
+    bind = "0.00.400.000 E srv  llama_server: couldn't bind HTTP server socket"
+    explained = explain("llama-server", 1, f"{warning}\n{bind}\n")
+    assert "port is taken" in explained.cause.hint
+    assert explain("llama-server", -6, warning).cause.kind is FailureKind.CRASH
+
+
+def test_the_last_error_that_names_a_cause_is_the_one():
+    log = (
+        "0.00.300.000 E alloc: failed to allocate buffer of size 99, a smaller one is tried\n"
+        "0.00.400.000 E srv  init: couldn't bind HTTP server socket\n"
+        "0.00.500.000 E srv  init: failed to load model\n"
+    )
+    assert "port is taken" in explain("llama-server", 1, log).cause.hint
+
+
+def test_a_debuggers_missing_sources_are_not_a_missing_model():
+    log = "GGML_ASSERT(x) failed\n58\t../sysdeps/start.h: No such file or directory.\n"
+    assert explain("llama-server", -6, log).cause.kind is FailureKind.CRASH
 
 
 def test_last_words_that_mean_nothing_are_quoted_all_the_same():

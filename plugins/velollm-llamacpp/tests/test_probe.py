@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,26 @@ def test_without_a_server_the_wheel_is_used(backend):
     assert (found.kind, found.location) == ("wheel", "xllamacpp")
     assert found.version == engines.wheel_version()
     assert found.cpu_features
+
+
+def test_a_server_is_examined_offline_and_without_what_the_user_has_set_for_it(
+    backend, program, tmp_path, monkeypatch
+):
+    more = f"""
+if "--help" in sys.argv:
+    print("--offline                               no network")
+if "-m" in sys.argv:
+    import json, os
+    with open({str(tmp_path / "seen")!r}, "w") as file:
+        json.dump([sys.argv, dict(os.environ)], file)
+"""
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "3")
+    backend.probe({"server": str(program(LIKE_LLAMA_SERVER + more))}, os.environ)
+    argv, environ = json.loads((tmp_path / "seen").read_text())
+    assert "--offline" in argv
+    assert not {"AIP_MODE", "LLAMA_ARG_THREADS"} & set(environ)
+    assert environ["GGML_NO_BACKTRACE"] == "1"
 
 
 def test_the_wheel_can_be_asked_for_although_there_is_a_server(backend, program):

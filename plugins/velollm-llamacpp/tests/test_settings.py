@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
 from velollm_llamacpp import settings
 from velollm_llamacpp.engines import Engine
@@ -141,10 +144,18 @@ def test_what_runs_programs_or_opens_doors_is_stripped_and_named(machine):
         LLAMA_ARG_HF_REPO="a/b",
         LLAMA_ARG_INVENTED="1",
         GGML_BACKEND_PATH="/tmp/x.so",
+        GGML_INVENTED="1",
         HF_TOKEN="secret",
+        HF_HOME="/secret",
+        LLAMA_CACHE="/secret",
+        MTMD_BACKEND_DEVICE="secret",
+        AIP_MODE="PREDICTION",
+        AIP_HTTP_PORT="9477",
+        LLAMA_GRAPH_REUSE_DISABLE="1",
+        AIPLANE="1",
     )
     assert current.extra_args == ()
-    assert current.extra_env == {}
+    assert current.extra_env == {"LLAMA_GRAPH_REUSE_DISABLE": "1"}
     found = reasons(current)
     assert set(found) == {
         "host",
@@ -158,6 +169,13 @@ def test_what_runs_programs_or_opens_doors_is_stripped_and_named(machine):
         "LLAMA_ARG_HF_REPO",
         "LLAMA_ARG_INVENTED",
         "GGML_BACKEND_PATH",
+        "GGML_INVENTED",
+        "HF_TOKEN",
+        "HF_HOME",
+        "LLAMA_CACHE",
+        "MTMD_BACKEND_DEVICE",
+        "AIP_MODE",
+        "AIP_HTTP_PORT",
     }
     assert "runs programs" in found["LLAMA_ARG_TOOLS"]
     assert "changes the answers" in found["temp"]
@@ -169,10 +187,17 @@ def test_for_the_wheel_settings_become_fields_and_the_rest_is_listed(machine):
     machine.write("numa = distribute\nthreads = -1\n")
     current = machine.current(embedded=True, LLAMA_ARG_CACHE_TYPE_K="q8_0", LLAMA_ARG_FIT="off")
     assert current.config["cache_type_k"] == "q8_0"
-    assert current.config["threads"] > 0  # given in words, -1 is every logical processor
+    assert current.config["threads"] == os.cpu_count()  # so it is where -1 is given in words
     assert current.extra_args == ()
     assert set(reasons(current)) == {"numa", "LLAMA_ARG_FIT"}
     assert "embedded" in reasons(current)["numa"]
+
+
+@pytest.mark.parametrize("text", ["-1", "0"])
+def test_threads_for_the_prompt_given_in_words_are_every_processor_for_either_engine(machine, text):
+    machine.write(f"threads-batch = {text}\n")
+    assert machine.current(embedded=True).config["threads_batch"] == os.cpu_count()
+    assert machine.current().extra_args == ("--threads-batch", text)
 
 
 def test_layers_for_a_gpu_that_is_not_there_are_no_knob(machine):
@@ -207,11 +232,28 @@ def test_what_the_systems_file_sets_and_nothing_can_turn_back_is_named_in_the_de
     assert settings.defaults(ENGINE, {}, embedded=True, root=machine.root).left_out == ()
 
 
-def test_a_systems_file_that_makes_servers_run_programs_stops_the_launch(machine):
-    machine.write("tools = all\n", system=True)
-    with pytest.raises(LaunchError, match="tools"):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tools = all",
+        "fim-qwen-1.5b-default = on",
+        "fim-qwen-7b-spec = on",
+        "embd-gemma-default = on",
+        "log-prompts-dir = /tmp",
+        "log-file = /tmp/log",
+        "log-disable = on",
+        "log-jsonl = on",
+    ],
+)
+def test_a_systems_file_that_opens_doors_or_silences_servers_stops_the_launch(machine, line):
+    machine.write(f"{line}\n", system=True)
+    with pytest.raises(LaunchError, match=re.escape(line.split()[0])):
         settings.refuse_open_doors(ENGINE.flags, machine.environ, machine.root)
-    machine.write("threads = 3\n", system=True)
+
+
+@pytest.mark.parametrize("line", ["threads = 3", "spec-default = on"])
+def test_a_systems_file_that_only_changes_settings_does_not(machine, line):
+    machine.write(f"{line}\n", system=True)
     settings.refuse_open_doors(ENGINE.flags, machine.environ, machine.root)
 
 
@@ -219,11 +261,13 @@ def test_a_systems_file_that_makes_servers_run_programs_stops_the_launch(machine
 def test_a_started_server_sees_neither_stray_variables_nor_the_users_file(
     backend, installation, demo, place, machine
 ):
+    cloud = {"AIP_MODE": "PREDICTION", "AIP_HTTP_PORT": "9477", "LLAMA_API_KEY": "x"}
     machine.write("threads = 2\nctx-size = 256\nparallel = 2\n")
-    where = place(HOME=machine.environ["HOME"], LLAMA_ARG_CTX_SIZE="768", LLAMA_API_KEY="x")
+    where = place(HOME=machine.environ["HOME"], LLAMA_ARG_CTX_SIZE="768", **cloud)
     defaults = backend.defaults(installation, demo)
     with backend.launch(installation, demo, defaults, where) as session:
         effective = session.effective()
+        assert not session.url.endswith(":9477")
     assert (effective["context"], effective["slots"]) == (8192, 4)
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from velollm_llamacpp.engines import blind, examine_binary, without_strays
+from velollm_llamacpp.engines import examine_binary, shielded
 from velollm_llamacpp.launch import wait_until_ready
 from velollm_llamacpp.readback import read_log
 from velollm_llamacpp.record import KIND, MAJOR, PATH, Record
@@ -32,7 +32,7 @@ def bare_effective(server: Path, model: Path, environ: dict[str, str]) -> Config
         place = Place(
             directory=Path(directory),
             log_path=Path(directory, "log"),
-            environ={**without_strays(environ), **blind(Path(directory))},
+            environ=shielded(environ, Path(directory)),
             deadline=time.monotonic() + 120,
         )
         argv = [str(server), "-m", str(model), "--host", "127.0.0.1", "--port", "0", "-lv", "4"]

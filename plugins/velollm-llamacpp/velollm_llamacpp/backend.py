@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velollm_core.backends.contract import Backend, Footprint, Installation, Option, Session
-from velollm_core.config import Config, Knob, Problem, Settings, problems
+from velollm_core.config import Config, Knob, Problem, Settings, Value, problems
 from velollm_core.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -112,7 +112,12 @@ class LlamaCpp(Backend):
         lacking = missing(knobs, config, installation)
         named = {problem.knob for problem in lacking}
         others = [entry for entry in problems(knobs, config) if entry.knob not in named]
-        return (*lacking, *others, *contradictions(config))
+        complete: Mapping[str, Value] = config
+        if installation.kind != "server":
+            from velollm_llamacpp.settings import completed
+
+            complete = completed(_engine(installation), config)
+        return (*lacking, *others, *contradictions(config, complete))
 
     def expected(self, installation: Installation, model: Model, config: Config) -> Config:
         """``config`` as llama.cpp rounds and caps it, without what cannot be read back."""

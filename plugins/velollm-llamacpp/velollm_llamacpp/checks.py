@@ -30,9 +30,19 @@ def _why(name: str) -> str:
     return f"its --help knows no {' or '.join(BY_NAME[name].names)}"
 
 
-def contradictions(config: Config) -> tuple[Problem, ...]:
-    """Assignments with which llama.cpp does not start."""
+def contradictions(config: Config, complete: Mapping[str, Value]) -> tuple[Problem, ...]:
+    """Assignments with which llama.cpp does not start.
+
+    Args:
+        config: what is asked for.
+        complete: the same, with everything that it leaves open as far as it is known.
+    """
     found = []
+    batch, slots = complete.get("batch"), complete.get("slots")
+    if isinstance(batch, int) and isinstance(slots, int) and batch < slots:
+        found.append(
+            Problem("batch", f"batch cannot be below the number of slots, which is {slots}")
+        )
     if (
         config.get("flash_attention") == "off"
         and config.get("cache_type_v", "f16") not in _UNQUANTIZED

@@ -17,6 +17,7 @@ from velollm_core.errors import Unavailable
 from velollm_core.hardware.probe import Finished, execute
 from velollm_llamacpp.flags import Flags, parse_help
 from velollm_llamacpp.record import recorded_flags
+from velollm_llamacpp.sources import STRAYS
 from velollm_llamacpp.vetting import open_door
 
 EMBEDDED = Path(__file__).with_name("embedded.py")
@@ -29,7 +30,6 @@ _SYSTEM_INFO = re.compile(r"system_info: [^|]*\| ?(.*)")
 _FEATURE = re.compile(r"(\w+) = 1\b")
 _DEVICE = re.compile(r"^\s+([A-Za-z]+\d*): ", re.MULTILINE)
 _HOST_DEVICES = frozenset({"CPU", "BLAS", "AMX"})
-_STRAY = ("LLAMA_", "GGML_", "MTMD_", "HF_")
 
 
 @frozen(kw_only=True)
@@ -43,20 +43,19 @@ class Engine:
     cpu_features: tuple[str, ...]
 
 
-def without_strays(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` without every variable that llama.cpp itself reads."""
-    return {name: text for name, text in environ.items() if not name.startswith(_STRAY)}
+def shielded(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """``environ`` for an engine: without the variables and the file that the user has set for it.
 
-
-def blind(directory: Path) -> dict[str, str]:
-    """Variables that keep ``llama-server`` from its user's configuration file.
-
-    The file of the whole system, ``/etc/llama.cpp/config.ini``, is read in any case.
+    The file of the whole system, ``/etc/llama.cpp/config.ini``, is read in any case. A crash is
+    kept from calling a debugger, whose words would hide the engine's own.
 
     Args:
+        environ: the user's.
         directory: one that holds no ``llama.cpp/config.ini``.
     """
-    return {"XDG_CONFIG_HOME": str(directory), "APPDATA": str(directory)}
+    kept = {name: text for name, text in environ.items() if not name.startswith(STRAYS)}
+    blind = {"XDG_CONFIG_HOME": str(directory), "APPDATA": str(directory)}
+    return {**kept, **blind, "GGML_NO_BACKTRACE": "1"}
 
 
 def examine_binary(path: Path) -> Engine:
@@ -101,7 +100,8 @@ def _features_of_binary(path: Path, flags: Flags) -> tuple[str, ...]:
     if open_door(flags, os.environ) is not None:
         return ()
     verbose = ("--verbosity", "4") if flags.traces else ()
-    start = _run(path, "--host", "127.0.0.1", "--port", "0", *verbose, "-m", os.devnull)
+    offline = ("--offline",) if flags.get("--offline") else ()
+    start = _run(path, "--host", "127.0.0.1", "--port", "0", *offline, *verbose, "-m", os.devnull)
     info = _SYSTEM_INFO.search(start.err + start.out)
     return _features(info.group(1)) if info else ()
 
@@ -116,8 +116,7 @@ def _build(version: re.Match[str] | None) -> str | None:
 
 
 def _run(path: Path, *arguments: str) -> Finished:
-    environ = {**without_strays(os.environ), **blind(EMBEDDED.parent)}
-    return _execute((str(path), *arguments), str(path), environ)
+    return _execute((str(path), *arguments), str(path), shielded(os.environ, EMBEDDED.parent))
 
 
 def _execute(argv: Sequence[str], what: str, environ: Mapping[str, str]) -> Finished:
@@ -151,7 +150,8 @@ def examine_wheel() -> Engine:
     Raises:
         Unavailable: it is not installed, or does not run on this machine.
     """
-    done = _execute((sys.executable, "-P", str(EMBEDDED), "--describe"), "xllamacpp", os.environ)
+    argv = (sys.executable, "-P", str(EMBEDDED), "--describe")
+    done = _execute(argv, "xllamacpp", shielded(os.environ, EMBEDDED.parent))
     try:
         told = json.loads(done.out)
     except ValueError as error:

@@ -51,11 +51,10 @@ _CAUSES: dict[str, Cause] = {
     "error while loading shared libraries|library not loaded|cannot open shared object": _refusal(
         "A library of the engine is missing: install it, or name another -X server=PATH."
     ),
-    "failed to open GGUF file|no such file or directory": _refusal(
-        "The model's file is not there or may not be read."
-    ),
-    "failed to load model|error loading model": _refusal("llama.cpp cannot load this model."),
+    "failed to open GGUF file": _refusal("The model's file is not there or may not be read."),
 }
+_LOADING = re.compile("failed to load model|error loading model", re.IGNORECASE)
+_NOT_LOADED = _refusal("llama.cpp cannot load this model.")
 _BY_SIGNAL = {
     -4: Cause(
         FailureKind.CRASH,
@@ -70,6 +69,7 @@ _BY_SIGNAL = {
 }
 _UNKNOWN = Cause(FailureKind.CRASH, "llama.cpp gave no reason beyond its last lines.")
 _STAMP = re.compile(r"^\d+\.\d+\.\d+\.\d+ ")
+_NO_ERROR = re.compile(r"[DIW] |.*\b[Ww]arning: ")
 _QUOTED = 8
 
 
@@ -100,11 +100,17 @@ def explain(what: str, exit_code: int, log: str) -> Explained:
 
 
 def _decisive(lines: list[str]) -> tuple[str | None, Cause | None]:
-    for pattern, cause in _CAUSES.items():
-        for line in lines:
+    """The last line that names a cause, without its stamp, and that cause.
+
+    That the model was not loaded is what every cause ends in, and counts only for want of another.
+    """
+    errors = [line for line in reversed(lines) if not _NO_ERROR.match(line)]
+    for line in errors:
+        for pattern, cause in _CAUSES.items():
             if re.search(pattern, line, re.IGNORECASE):
                 return line, cause
-    return None, None
+    loading = next((line for line in errors if _LOADING.search(line)), None)
+    return loading, _NOT_LOADED if loading else None
 
 
 def quote(lines: list[str]) -> str:

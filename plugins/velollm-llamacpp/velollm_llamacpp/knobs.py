@@ -311,7 +311,7 @@ ENTRIES: tuple[Entry, ...] = (
         flags="--slot-prompt-similarity",
         attribute="slot_prompt_similarity",
         numerics="rounding",
-        unreadable=_SILENT,
+        unreadable="llama.cpp tells it only when it chooses a slot by similarity",
     ),
     _entry(
         "poll",

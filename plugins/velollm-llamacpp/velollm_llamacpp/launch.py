@@ -17,15 +17,19 @@ from velollm_core.config import Settings
 from velollm_core.errors import FailureKind, LaunchError, ModelError, RequestError
 from velollm_core.models.spec import Model
 from velollm_llamacpp.arguments import arguments, fields
-from velollm_llamacpp.engines import EMBEDDED, Engine, blind, without_strays
+from velollm_llamacpp.engines import EMBEDDED, Engine, shielded
 from velollm_llamacpp.failures import explain, quote
 from velollm_llamacpp.flags import Flags
-from velollm_llamacpp.readback import read_log
+from velollm_llamacpp.readback import SPEAKER, own_lines, read_log
 from velollm_llamacpp.session import LlamaSession
 from velollm_llamacpp.settings import completed, refuse_open_doors
 from velollm_llamacpp.vetting import vet
 
-_ADDRESS = re.compile(r"listening(?: on http://|, hostname: )127\.0\.0\.1(?::|, port: )(\d+)")
+_ADDRESS = re.compile(
+    SPEAKER + r"(?:(?:HTTP )?server is )?"
+    r"listening(?: on http://|, hostname: )127\.0\.0\.1(?::|, port: )(\d+)",
+    re.MULTILINE,
+)
 _LAST_LINES = 8
 _END_LINES = 200
 _POLL_S = 0.01
@@ -63,7 +67,7 @@ def launch(
             *arguments(engine.flags, config),
             *settings.extra_args,
         ]
-    own = evolve(place, environ={**without_strays(place.environ), **blind(place.directory)})
+    own = evolve(place, environ=shielded(place.environ, place.directory))
     started = time.monotonic()
     child = own.start(argv, settings.extra_env)
     try:
@@ -78,7 +82,11 @@ def launch(
 
 def _telling(flags: Flags) -> list[str]:
     """Arguments that let the server tell about itself, as far as the build has them."""
-    words = [name for name in ("--metrics", "--slots", "--offline") if flags.get(name)]
+    switches = ("--metrics", "--slots", "--offline", "--log-prefix", "--log-timestamps")
+    words = [name for name in switches if flags.get(name)]
+    colors = flags.get("--log-colors")
+    if colors is not None and colors.takes_value:
+        words += ["--log-colors", "off"]
     return [*words, "--verbosity", "4"] if flags.traces else words
 
 
@@ -107,27 +115,29 @@ def wait_until_ready(child: Child, place: Place, what: str) -> str:
 
 def _address(child: Child) -> str | None:
     try:
-        match = _ADDRESS.search(child.log_path.read_text(encoding="utf-8", errors="replace"))
+        log = child.log_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    if match is None:
+    told = [int(port) for port in _ADDRESS.findall(own_lines(log))]
+    return f"http://127.0.0.1:{port}" if (port := _port(told, child.pid)) else None
+
+
+def _port(told: list[int], pid: int) -> int | None:
+    """The first port that the log tells and that the process, or one of its own, listens at.
+
+    A text in the model's file may tell another. Some builds tell what they were asked for: 0.
+    """
+    if not told:
         return None
-    port = int(match.group(1)) or _listening_port(child.pid)
-    return f"http://127.0.0.1:{port}" if port else None
-
-
-def _listening_port(pid: int) -> int | None:
-    """Where builds that print the port they were asked for, 0, really listen."""
     try:
-        connections = psutil.Process(pid).net_connections("tcp")
+        process = psutil.Process(pid)
+        family = (process, *process.children(recursive=True))
+        entries = [entry for member in family for entry in member.net_connections("tcp")]
     except psutil.Error:
-        return None
-    ports = [
-        entry.laddr.port
-        for entry in connections
-        if entry.status == psutil.CONN_LISTEN and entry.laddr
-    ]
-    return ports[0] if ports else None
+        return told[-1]  # the system does not say; the model's texts are printed before
+    real = [e.laddr.port for e in entries if e.status == psutil.CONN_LISTEN and e.laddr]
+    known = [port for port in told if port in real]
+    return next(iter(known or (real if 0 in told else ())), None)
 
 
 def _is_healthy(url: str, timeout_s: float) -> bool:

@@ -1,7 +1,8 @@
 """The configuration that a server reports: from its log, and from its endpoints.
 
 The lines are those of builds since 2025 at the level ``trace``; a line that a build does not write
-leaves its knob out.
+leaves its knob out. Texts of the model's file are printed among them, so every pattern begins where
+the engine's own words do.
 """
 
 from __future__ import annotations
@@ -12,39 +13,62 @@ from typing import Any
 
 from velollm_core.config import Config, Value
 
+_STAMP = re.compile(r"\d+(?:\.\d+){3} ")
+_PREFIX = re.compile(rf"^(?:{_STAMP.pattern})?[DEIW] ")
+SPEAKER = r"^(?:[a-z]+ +)?\w+: "
+"""Who says a line: a part of the engine, padded, and a function. To be used with ``MULTILINE``."""
+
+
+def _said(words: str, speaker: str = SPEAKER) -> re.Pattern[str]:
+    return re.compile(speaker + words, re.MULTILINE)
+
+
+_SYSTEM = r"^(?:[a-z]+ +\w+: )?system_info: "
+_CONTEXT = "^llama_context: "
 _NUMBERS: Mapping[str, re.Pattern[str]] = {
-    "threads": re.compile(r"system_info: n_threads = (\d+)"),
-    "threads_batch": re.compile(r"n_threads_batch = (\d+)"),
-    "context": re.compile(r"llama_context: n_ctx\s+= (\d+)"),
-    "batch": re.compile(r"llama_context: n_batch\s+= (\d+)"),
-    "ubatch": re.compile(r"llama_context: n_ubatch\s+= (\d+)"),
-    "slots": re.compile(r"n_slots = (\d+)"),
-    "gpu_layers": re.compile(r"offloaded (\d+)/\d+ layers to GPU"),
-    "cache_ram": re.compile(r"prompt cache is enabled, size limit: (\d+) MiB"),
-    "ctx_checkpoints": re.compile(r"context checkpoints enabled, max = (\d+)"),
+    "threads": _said(r"n_threads = (\d+)", _SYSTEM),
+    "threads_batch": _said(r"n_threads = \d+ \(n_threads_batch = (\d+)\)", _SYSTEM),
+    "context": _said(r"n_ctx\s+= (\d+)", _CONTEXT),
+    "batch": _said(r"n_batch\s+= (\d+)", _CONTEXT),
+    "ubatch": _said(r"n_ubatch\s+= (\d+)", _CONTEXT),
+    "slots": _said(r"initializing(?: slots)?, n_slots = (\d+)"),
+    "gpu_layers": _said(r"offloaded (\d+)/\d+ layers to GPU"),
+    "cache_ram": _said(r"prompt cache is enabled, size limit: (\d+) MiB"),
+    "ctx_checkpoints": _said(r"context checkpoints enabled, max = (\d+)"),
 }
 _PHRASES: tuple[tuple[str, re.Pattern[str], Value], ...] = (
-    ("cache_ram", re.compile(r"prompt cache is enabled, size limit: no limit"), -1),
-    ("cache_ram", re.compile(r"prompt cache is disabled"), 0),
-    ("ctx_checkpoints", re.compile(r"context checkpoints disabled"), 0),
-    ("kv_unified", re.compile(r"llama_context: kv_unified\s+= true"), True),
-    ("kv_unified", re.compile(r"llama_context: kv_unified\s+= false"), False),
-    ("flash_attention", re.compile(r"llama_context: flash_attn\s+= (?:enabled|1)"), "on"),
-    ("flash_attention", re.compile(r"llama_context: flash_attn\s+= (?:disabled|0)"), "off"),
-    ("flash_attention", re.compile(r"Flash Attention (?:was auto, set to )?enabled"), "on"),
-    ("flash_attention", re.compile(r"Flash Attention (?:was auto, set to )?disabled"), "off"),
-    ("spec_type", re.compile(r"no implementations specified for speculative decoding"), "none"),
+    ("cache_ram", _said("prompt cache is enabled, size limit: no limit"), -1),
+    ("cache_ram", _said("prompt cache is disabled"), 0),
+    ("ctx_checkpoints", _said("context checkpoints disabled"), 0),
+    ("kv_unified", _said(r"kv_unified\s+= true", _CONTEXT), True),
+    ("kv_unified", _said(r"kv_unified\s+= false", _CONTEXT), False),
+    ("flash_attention", _said(r"flash_attn\s+= (?:enabled|1)", _CONTEXT), "on"),
+    ("flash_attention", _said(r"flash_attn\s+= (?:disabled|0)", _CONTEXT), "off"),
+    ("flash_attention", _said("Flash Attention (?:was auto, set to )?enabled"), "on"),
+    ("flash_attention", _said("Flash Attention (?:was auto, set to )?disabled"), "off"),
+    ("spec_type", _said("no implementations specified for speculative decoding"), "none"),
 )
-_LOAD_MODE = re.compile(r"\(load_mode = ([\w+]+)\)")
-_KV_TYPES = re.compile(r"llama_kv_cache\w*: size = .*K \((\w+)\).*V \((\w+)\)")
-_SPECULATION = re.compile(
+_LOAD_MODE = _said(r"loading model tensors[^(\n]*\(load_mode = ([\w+]+)\)")
+_KV_TYPES = _said(r"size = .*K \((\w+)\).*V \((\w+)\)", r"^llama_kv_cache\w*: ")
+_SPECULATION = _said(
     r"adding speculative implementation '([\w-]+)'[^\n]*\n[^\n]*?- ((?:\w+=\d+(?:, )?)+)"
 )
 _LENGTHS: Mapping[str, str] = {"size_key": "size_n", "size_value": "size_m"}
 
 
+def own_lines(log: str) -> str:
+    """``log`` without times and levels, and where it has times, without lines that have none.
+
+    Those are the further lines of printed texts.
+    """
+    lines = log.splitlines()
+    stamped = [line for line in lines if _STAMP.match(line)]
+    return "\n".join(_PREFIX.sub("", line) for line in stamped or lines)
+
+
 def read_log(log: str) -> Config:
     """The knobs that the log of a start tells, as they came out, not as they were asked for."""
+    log = own_lines(log)
     told: dict[str, Value] = {}
     for knob, pattern in _NUMBERS.items():
         match = pattern.search(log)

@@ -29,7 +29,7 @@ ROOT = Path("/")
 _NOT_EMBEDDED = "the embedded engine cannot be given it"
 _UNKNOWN = "this build of llama.cpp does not know it"
 _IN_FORCE = "llama-server reads this file whatever it is told: it stays in force"
-_LOADS_CODE = "it loads programs into the engine"
+_UNCERTAIN = "llama.cpp reads it, and it is not known to be harmless"
 
 
 def default_config(engine: Engine) -> Config:
@@ -131,7 +131,7 @@ def current(
     knobs = {knob.name: knob for knob in settable(engine.flags, gpus=bool(engine.gpus))}
     sorting = _Sorting(knobs, embedded, str(sources.system_file(environ, root)))
     sorting.take(found)
-    sorting.take_tuning(environ)
+    sorting.take_variables(environ, sources.variables_without_flag(engine.flags, environ))
     config = completed(engine, sorting.config)
     return Settings(
         config=config,
@@ -186,19 +186,19 @@ class _Sorting:
             self.extra_args += words(flag, found.text)
             self.origins[flag.name] = found.origin
 
-    def take_tuning(self, environ: Mapping[str, str]) -> None:
-        """Variables that ggml itself reads, and for which there is no flag."""
-        for name in sorted(environ):
+    def take_variables(self, environ: Mapping[str, str], names: Iterable[str]) -> None:
+        """Pass on those of ``names`` that only tune the engine."""
+        for name in names:
             origin = f"environment {name}"
             if is_harmless_variable(name):
                 self.extra_env[name] = environ[name]
                 self.origins[name] = origin
-            elif name.startswith("GGML_"):
-                self.left_out.append(LeftOut(name, origin, _LOADS_CODE))
+            else:
+                self.left_out.append(LeftOut(name, origin, _UNCERTAIN))
 
 
 def _translated(entry: Entry, value: Value, *, embedded: bool) -> Value:
-    """Given in words, ``-t 0`` and ``-t -1`` are every logical processor (``common/arg.cpp``)."""
-    if embedded and entry.knob.name == "threads" and value == 0:
+    """Given in words, 0 and -1 threads are every logical processor (``common/arg.cpp``)."""
+    if embedded and entry.knob.name in {"threads", "threads_batch"} and value == 0:
         return os.cpu_count() or 1
     return value

@@ -17,6 +17,10 @@ from attrs import frozen
 from velollm_core.errors import UsageError
 from velollm_llamacpp.flags import FALSE, Flag, Flags
 
+STRAYS = ("LLAMA_", "GGML_", "MTMD_", "HF_", "AIP_")
+"""How the names begin of the variables that llama.cpp reads; ``AIP_`` are those of Google Cloud,
+which change the port."""
+
 _OWN_FILES = ("*", "default")
 
 
@@ -31,8 +35,8 @@ class Found:
 
 
 def environment(flags: Flags, environ: Mapping[str, str]) -> Iterator[Found]:
-    """What variables of llama.cpp in ``environ`` set; ``LLAMA_ARG_NO_X`` comes last and wins."""
-    own = [name for name in environ if name.startswith("LLAMA_")]
+    """What flags variables in ``environ`` set; ``LLAMA_ARG_NO_X`` comes last and wins."""
+    own = [name for name in environ if name.startswith(STRAYS)]
     for variable in sorted(own, key=lambda name: (name.startswith("LLAMA_ARG_NO_"), name)):
         known = flags.by_environ(variable)
         if known is not None:
@@ -41,6 +45,17 @@ def environment(flags: Flags, environ: Mapping[str, str]) -> Iterator[Found]:
             yield Found(variable, flag, text, f"environment {variable}")
         elif variable.startswith("LLAMA_ARG_"):
             yield Found(variable, None, environ[variable], f"environment {variable}")
+
+
+def variables_without_flag(flags: Flags, environ: Mapping[str, str]) -> list[str]:
+    """Names of the variables that llama.cpp reads beside those of :func:`environment`."""
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(STRAYS)
+        and not name.startswith("LLAMA_ARG_")
+        and flags.by_environ(name) is None
+    )
 
 
 def system_file(environ: Mapping[str, str], root: Path = Path("/")) -> Path:

@@ -5,6 +5,7 @@ A list of what is known to be harmless, so that a flag which a newer build inven
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +14,45 @@ from velollm_core.errors import UsageError
 from velollm_llamacpp.flags import Flag, Flags
 from velollm_llamacpp.sources import Found, configuration_file, system_file
 
-_TUNING = frozenset({"LLAMA_ATTN_ROT_DISABLE"})
-OPENING = "runs programs, fetches files or opens the server to others"
+# What src/ and ggml/src/ of llama.cpp ask the environment for that moves work about and does no
+# more: no path, no library, no address.
+_TUNING = frozenset(
+    {
+        "GGML_CPU_DISABLE_FUSION",
+        "GGML_CUDA_CUBLAS_COMPUTE_TYPE",
+        "GGML_CUDA_DISABLE_FUSION",
+        "GGML_CUDA_DISABLE_GRAPHS",
+        "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
+        "GGML_CUDA_GRAPH_OPT",
+        "GGML_CUDA_NO_PINNED",
+        "GGML_CUDA_P2P",
+        "GGML_METAL_BF16_DISABLE",
+        "GGML_METAL_CONCURRENCY_DISABLE",
+        "GGML_METAL_FUSION_DISABLE",
+        "GGML_METAL_GRAPH_OPTIMIZE_DISABLE",
+        "GGML_METAL_NO_RESIDENCY",
+        "GGML_METAL_SHARED_BUFFERS_DISABLE",
+        "GGML_METAL_TENSOR_DISABLE",
+        "GGML_METAL_TENSOR_ENABLE",
+        "GGML_OP_OFFLOAD_MIN_BATCH",
+        "GGML_VK_ALLOW_SYSMEM_FALLBACK",
+        "GGML_VK_DISABLE_BFLOAT16",
+        "GGML_VK_DISABLE_COOPMAT",
+        "GGML_VK_DISABLE_COOPMAT2",
+        "GGML_VK_DISABLE_F16",
+        "GGML_VK_DISABLE_FUSION",
+        "GGML_VK_DISABLE_GRAPH_OPTIMIZE",
+        "GGML_VK_DISABLE_HOST_VISIBLE_VIDMEM",
+        "GGML_VK_DISABLE_INTEGER_DOT_PRODUCT",
+        "GGML_VK_FORCE_MAX_ALLOCATION_SIZE",
+        "GGML_VK_PREFER_HOST_MEMORY",
+        "GGML_VK_VISIBLE_DEVICES",
+        "LLAMA_ATTN_ROT_DISABLE",
+        "LLAMA_GRAPH_REUSE_DISABLE",
+    }
+)
+OPENING = "runs programs, fetches or writes files, silences the server or opens it to others"
+_PRESET = re.compile(r"--(?!spec-).+-(?:default|spec)")  # --fim-qwen-7b-spec fetches two models
 
 _HARMLESS = frozenset(
     {
@@ -116,6 +154,11 @@ _OPENING = frozenset(
         "--docker-repo",
         "--hf-file",
         "--hf-repo",
+        "--log-disable",
+        "--log-file",
+        "--log-jsonl",
+        "--log-prompts-dir",
+        "--lookup-cache-dynamic",
         "--lora",
         "--lora-scaled",
         "--mcp-servers-config",
@@ -143,8 +186,9 @@ _OURS = frozenset(
     {
         "--alias",
         "--host",
-        "--log-file",
-        "--log-jsonl",
+        "--log-colors",
+        "--log-prefix",
+        "--log-timestamps",
         "--log-verbosity",
         "--metrics",
         "--model",
@@ -164,8 +208,8 @@ def is_harmless(flag: Flag) -> bool:
 
 
 def is_opening(flag: Flag) -> bool:
-    """Whether ``flag`` makes a server run programs, fetch files, or serve others than VeloLLM."""
-    return not _OPENING.isdisjoint(flag.names)
+    """Whether ``flag`` makes a server do what :data:`OPENING` says."""
+    return any(name in _OPENING or _PRESET.fullmatch(name) for name in flag.names)
 
 
 def open_door(flags: Flags, environ: Mapping[str, str], root: Path = Path("/")) -> Found | None:
@@ -191,7 +235,7 @@ def reason_against(flag: Flag) -> str:
 
 def is_harmless_variable(name: str) -> bool:
     """Whether a variable tunes llama.cpp or ggml, for want of a flag, and does no more."""
-    return name in _TUNING or (name.startswith("GGML_") and name != "GGML_BACKEND_PATH")
+    return name in _TUNING
 
 
 def vet(settings: Settings, flags: Flags) -> None:
