@@ -14,6 +14,7 @@ LONG = {
     "instrument": "benchmarks/instrument.py",
     "startup": "benchmarks/startup.py",
     "gguf-reader": "benchmarks/gguf_reader.py",
+    "native": "benchmarks/native.py",
 }
 """Checks that CI has no time for; each writes its result to benchmarks/results/."""
 
