@@ -21,9 +21,9 @@ INSTRUMENT = """Is the client right, and is it light? A scripted server in a pro
 stamps each event when it hands it to the socket; the client's times are held against these stamps,
 on one steady clock. Against real llama.cpp the client's decode rate, (tokens - 1) / (last event -
 first event), is held against the server's own."""
-NATIVE = """The tests of velollm-llamacpp with a native `llama-server` beside the wheel: each knob is
-set and read back on both, and the defaults of both are held against the committed record. Name the
-server in `VELOLLM_TEST_LLAMA_SERVER`."""
+NATIVE = """The tests of velollm-llamacpp with a native `llama-server` beside the wheel: each knob
+is set and read back on both, and the defaults of both are held against the committed record. Name
+the server in `VELOLLM_TEST_LLAMA_SERVER`."""
 SECTIONS = {
     "instrument": ("The instrument", INSTRUMENT),
     "startup": ("Short commands", "Whole processes, one of each in turn."),

@@ -88,7 +88,7 @@ class HttpClient:
     def stream(
         self, path: str, body: Mapping[str, Any], timeout_s: float
     ) -> Iterator[tuple[float, bytes]]:
-        """Post ``body`` and yield each line of the answer with its arrival.
+        """Post ``body`` and yield each line of the answer that is not empty, with its arrival.
 
         Yields:
             ``(milliseconds since the request was sent, line without its end)``. A last line without
@@ -104,7 +104,8 @@ class HttpClient:
                 if b"\n" in data:
                     *lines, pending = pending.split(b"\n")
                     for line in lines:
-                        yield at_ms, line.removesuffix(b"\r")
+                        if line and line != b"\r":
+                            yield at_ms, line.removesuffix(b"\r")
                 elif len(pending) > _MAX_LINE_BYTES:
                     raise RequestError(
                         f"{self.url}{path} sent a line of more than {_MAX_LINE_BYTES} bytes."

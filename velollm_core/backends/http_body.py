@@ -77,6 +77,11 @@ class Chunked:
 
     def feed(self, data: bytes) -> bytes:
         """The content of every chunk, or part of one, in ``data``."""
+        if not self._pending and self._left == 0:
+            # Nearly always a packet is one whole chunk, and thousands arrive in a second.
+            head, _, rest = data.partition(b"\r\n")
+            if _HEXADECIMAL.fullmatch(head) and 0 < int(head, 16) == len(rest) - 2:
+                return rest[:-2]
         pending = self._pending + data if self._pending else data
         content: list[bytes] = []
         at, end = 0, len(pending)

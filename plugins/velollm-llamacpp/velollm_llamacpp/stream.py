@@ -145,8 +145,8 @@ def _chat_chunk(data: dict[str, Any]) -> _Chunk:
         (delta.get("reasoning_content") or "") + (delta.get("content") or ""),
         (data.get("timings") or {}).get("predicted_n"),
         choice.get("finish_reason") or "",
-        tuple(entry["id"] for entry in told if "id" in entry),
-        tuple(entry["logprob"] for entry in told if "logprob" in entry),
+        tuple(entry["id"] for entry in told if "id" in entry) if told else (),
+        tuple(entry["logprob"] for entry in told if "logprob" in entry) if told else (),
     )
 
 
