@@ -254,7 +254,7 @@ def test_a_systems_file_that_opens_doors_or_silences_servers_stops_the_launch(ma
 @pytest.mark.parametrize("line", ["threads = 3", "spec-default = on"])
 def test_a_systems_file_that_only_changes_settings_does_not(machine, line):
     machine.write(f"{line}\n", system=True)
-    settings.refuse_open_doors(ENGINE.flags, machine.environ, machine.root)
+    assert settings.refuse_open_doors(ENGINE.flags, machine.environ, machine.root) is None
 
 
 @pytest.mark.engine
