@@ -11,10 +11,13 @@ ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 LONG = {
+    "aa": "benchmarks/aa.py",
     "instrument": "benchmarks/instrument.py",
     "startup": "benchmarks/startup.py",
     "gguf-reader": "benchmarks/gguf_reader.py",
     "native": "benchmarks/native.py",
+    "openai": "benchmarks/openai_rate.py",
+    "vllm": "benchmarks/vllm_cpu.py",
 }
 """Checks that CI has no time for; each writes its result to benchmarks/results/."""
 

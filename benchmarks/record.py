@@ -40,6 +40,8 @@ def write_record(
     """
     for name, value in figures.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
+        if isinstance(value, list):
+            shown = f"{len(value)} entries"
         print(f"{name:48} {shown}")
     if target is None:
         return
@@ -48,7 +50,7 @@ def write_record(
         "command": " ".join(["python", *_relative(sys.argv)]),
         "commit": _git("rev-parse", "HEAD"),
         "modified": bool(_git("status", "--porcelain", "--", *depends_on)),
-        "trees": {path: _git("rev-parse", f"HEAD:{path}") for path in depends_on},
+        "trees": trees(depends_on),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": _machine(),
@@ -58,6 +60,11 @@ def write_record(
     temporary = target.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     temporary.replace(target)
+
+
+def trees(paths: Sequence[str]) -> dict[str, str]:
+    """What git calls the content of each of ``paths`` as committed."""
+    return {path: _git("rev-parse", f"HEAD:{path}") for path in paths}
 
 
 def _machine() -> str:

@@ -1,15 +1,26 @@
-"""Pure functions on numbers: quantiles, intervals, spread. Standard library only.
+"""Pure functions on numbers: quantiles, intervals, ratios, verdicts. Standard library only.
 
-Every function takes finite numbers in any order. Where too few values bound an answer it is
-``None``, never a guess.
+Every function takes finite numbers, in any order unless they are pairs. Where too few values bound
+an answer it is ``None``, never a guess.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from enum import StrEnum
 
 from attrs import frozen
+
+MARGIN = 0.02
+"""The difference, as a part of the ratio, below which two speeds are the same to a user."""
+
+LEAST_PAIRS = 6
+"""Fewer pairs get no verdict: their standard deviation is itself little more than a guess."""
+
+_MOST_PAIRS = 1000
+_POWER = 0.8
 
 
 @frozen
@@ -18,6 +29,30 @@ class Interval:
 
     low: float
     high: float
+
+
+@frozen(kw_only=True)
+class Ratio:
+    """A ratio of two positive quantities with its interval.
+
+    ``n`` is the number of pairs, or of all values where nothing is paired. ``spread`` is the
+    standard deviation of what was averaged, on the scale of natural logarithms.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    spread: float
+
+
+class Verdict(StrEnum):
+    """What a comparison says."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    NO_DIFFERENCE = "no difference"
+    INCONCLUSIVE = "inconclusive"
 
 
 def t_quantile(p: float, df: int) -> float:
@@ -151,6 +186,120 @@ def relative_spread(values: Sequence[float]) -> float | None:
     if len(values) < 2 or mean(values) == 0:
         return None
     return _standard_deviation(values) / abs(mean(values))
+
+
+def paired_ratio(
+    baseline: Sequence[float], changed: Sequence[float], confidence: float = 0.95
+) -> Ratio | None:
+    """The ratio ``changed / baseline`` of values that were measured pair by pair.
+
+    The geometric mean of the pairs' ratios, with the t interval of the mean of their logarithms:
+    what both values of a pair share, such as the temperature of that minute, cancels out. ``None``
+    for fewer than two pairs.
+
+    Args:
+        baseline: positive values.
+        changed: as many, in the same order.
+        confidence: the probability of covering the true ratio.
+
+    Raises:
+        ValueError: the lengths differ, or a value is not positive.
+    """
+    if len(baseline) != len(changed) or min((*baseline, *changed), default=1.0) <= 0:
+        raise ValueError("pairs need two positive values each")
+    logarithms = [math.log(b / a) for a, b in zip(baseline, changed, strict=True)]
+    interval = mean_interval(logarithms, confidence)
+    if interval is None:
+        return None
+    return Ratio(
+        value=math.exp(mean(logarithms)),
+        low=math.exp(interval.low),
+        high=math.exp(interval.high),
+        n=len(logarithms),
+        spread=_standard_deviation(logarithms),
+    )
+
+
+def unpaired_ratio(
+    baseline: Sequence[float], changed: Sequence[float], confidence: float = 0.95
+) -> Ratio | None:
+    """The ratio ``changed / baseline`` of two samples that share no pairs.
+
+    Welch's interval of the difference of mean logarithms. The degrees of freedom (Welch 1947) are
+    rounded down, which widens it. ``None`` for fewer than two values on either side.
+
+    Raises:
+        ValueError: a value is not positive.
+    """
+    if min((*baseline, *changed), default=1.0) <= 0:
+        raise ValueError("a ratio needs positive values")
+    if min(len(baseline), len(changed)) < 2:
+        return None
+    sides = [[math.log(value) for value in values] for values in (baseline, changed)]
+    variances = [_standard_deviation(side) ** 2 / len(side) for side in sides]
+    variance = math.fsum(variances)
+    freedom = sum(v**2 / (len(side) - 1) for v, side in zip(variances, sides, strict=True))
+    df = math.floor(variance**2 / freedom) if freedom > 0 else len(baseline) + len(changed) - 2
+    centre = mean(sides[1]) - mean(sides[0])
+    half = t_quantile((1 + confidence) / 2, max(1, df)) * math.sqrt(variance)
+    return Ratio(
+        value=math.exp(centre),
+        low=math.exp(centre - half),
+        high=math.exp(centre + half),
+        n=len(baseline) + len(changed),
+        spread=math.sqrt(variance),
+    )
+
+
+def verdict(speed: Ratio | None, margin: float = MARGIN) -> Verdict:
+    """What a paired ratio of speeds says, above 1 being faster.
+
+    In this order: an interval inside ``1 / (1 + margin)`` to ``1 + margin`` is no difference, even
+    where it leaves out 1; an interval that leaves out 1 is faster or slower; anything else, and
+    fewer than :data:`LEAST_PAIRS` pairs, is inconclusive.
+    """
+    if speed is None or speed.n < LEAST_PAIRS:
+        return Verdict.INCONCLUSIVE
+    if speed.low >= 1 / (1 + margin) and speed.high <= 1 + margin:
+        return Verdict.NO_DIFFERENCE
+    if speed.low > 1:
+        return Verdict.FASTER
+    if speed.high < 1:
+        return Verdict.SLOWER
+    return Verdict.INCONCLUSIVE
+
+
+def pairs_to_decide(speed: Ratio, margin: float = MARGIN, confidence: float = 0.95) -> int | None:
+    """How many pairs would settle a comparison four times in five, if it is as it seems.
+
+    The least ``n`` with ``(t(confidence) + t(80 %)) * spread / sqrt(n)`` no longer than the way
+    from the ratio seen to the end that decides: 1, or the farther edge of the margin. ``None``
+    where even 1000 would not.
+    """
+    centre = abs(math.log(speed.value))
+    distance = max(centre, math.log1p(margin) - centre)
+
+    def decides(n: int) -> bool:
+        reach = t_quantile((1 + confidence) / 2, n - 1) + t_quantile(_POWER, n - 1)
+        return reach * speed.spread <= distance * math.sqrt(n)
+
+    numbers = range(LEAST_PAIRS, _MOST_PAIRS + 1)
+    position = bisect_left(numbers, True, key=decides)
+    return numbers[position] if position < len(numbers) else None
+
+
+def family_confidence(confidence: float, comparisons: int) -> float:
+    """The confidence that each of several intervals needs so that all hold together.
+
+    Bonferroni's: it holds whatever the comparisons share, and an interval that is shown is the one
+    that its verdict was read from.
+
+    Raises:
+        ValueError: there are no comparisons.
+    """
+    if comparisons < 1:
+        raise ValueError("there is nothing to compare")
+    return 1 - (1 - confidence) / comparisons
 
 
 def _standard_deviation(values: Sequence[float]) -> float:

@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from attrs import evolve
 
 from velollm_core.cli.options import global_options, option
+from velollm_core.cli.parameters import Concurrency, Percent, Seconds
 from velollm_core.cli.printing import check_target, format_option
 from velollm_core.cli.state import State
 from velollm_core.errors import UsageError
-
-if TYPE_CHECKING:
-    from velollm_core.cli.choose import Chosen
-    from velollm_core.config import Settings
-    from velollm_core.experiment.spec import Experiment, Phase, Workload
-
-_SET = "--set"
-
-
-class _Concurrency(click.ParamType[tuple[int, ...]]):
-    name = "N[,N...]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if not numbers or min(numbers) < 1 or max(numbers) > 1024:
-            self.fail(f"{value!r} is not of the form 1,4,8 (1 to 1024 clients).", param, ctx)
-        # One number twice would be two phases that no row of the report could tell apart.
-        return tuple(dict.fromkeys(numbers))
-
-
-class _Seconds(click.FloatRange):
-    name = "seconds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
-        return number
+from velollm_core.experiment.measures import METRICS
+from velollm_core.statistics import MARGIN
 
 
 @click.command(
@@ -72,8 +36,8 @@ class _Seconds(click.FloatRange):
 @option(
     "--launches",
     type=click.IntRange(1, 1000),
-    default=3,
-    help="Fresh starts of the server; intervals are over these.",
+    help="Fresh starts of the server, of each arm with --ab; intervals are over these.  "
+    "[default: 3, with --ab 12]",
 )
 @option(
     "--requests",
@@ -81,7 +45,7 @@ class _Seconds(click.FloatRange):
     default=4,
     help="Requests a workload, at each concurrency and launch.",
 )
-@option("--concurrency", type=_Concurrency(), default="1", help="Clients at once.")
+@option("--concurrency", type=Concurrency(), default="1", help="Clients at once.")
 @option(
     "--max-tokens",
     type=click.IntRange(1, 1_000_000),
@@ -101,7 +65,7 @@ class _Seconds(click.FloatRange):
 )
 @option(
     "--duration",
-    type=_Seconds(0, min_open=True),
+    type=Seconds(0, min_open=True),
     metavar="SECONDS",
     help="Go on for at least so long in each workload.",
 )
@@ -115,6 +79,36 @@ class _Seconds(click.FloatRange):
     multiple=True,
     metavar="KNOB=VALUE",
     help="Change a knob for this run; may be repeated.",
+)
+@option(
+    "--ab",
+    metavar="KNOB=VALUE[,...]",
+    help="Measure what this change brings: both configurations, block by block. 'same' changes "
+    "nothing and shows the noise; 'current' holds your settings against --baseline.",
+)
+@option(
+    "--metric",
+    type=click.Choice(METRICS),
+    help="What --ab decides by.  [default: output_tok_s]",
+)
+@option(
+    "--margin",
+    type=Percent(),
+    default=f"{MARGIN:.0%}",
+    help="A difference that does not matter to you.",
+)
+@option(
+    "--fail-if-slower",
+    type=Percent(),
+    metavar="PERCENT",
+    help="With --ab: end with 1 where the change is slower by more than that, with 4 where that "
+    "stays open.",
+)
+@option(
+    "--compare",
+    nargs=2,
+    metavar="FILE FILE",
+    help="Measure nothing and compare two results, as 'velollm compare' does.",
 )
 @option(
     "-o",
@@ -137,14 +131,14 @@ class _Seconds(click.FloatRange):
 )
 @option(
     "--launch-timeout",
-    type=_Seconds(1, 86400),
+    type=Seconds(1, 86400),
     default=180.0,
     metavar="SECONDS",
     help="Longest wait for the server to be ready.",
 )
 @option(
     "--request-timeout",
-    type=_Seconds(0.1, 86400),
+    type=Seconds(0.1, 86400),
     default=120.0,
     metavar="SECONDS",
     help="Longest silence of the server in a request.",
@@ -156,119 +150,31 @@ def command(state: State, /, **options: Any) -> None:
 
     Every launch starts the server afresh, warms it up, and sends the workloads' requests. Shown are
     medians with intervals over the launches. Ctrl-C keeps what was measured.
+
+    With --ab two configurations take turns, and the answer is faster, slower, no difference, or
+    inconclusive.
     """
     from velollm_core.cli.choose import choose
+    from velollm_core.cli.compare import Wanted, compare
     from velollm_core.cli.measure import measure, report
+    from velollm_core.cli.plan import plan
 
     form = "json" if state.json else options["format"]
-    check_target(options["output"])
+    if options["compare"]:
+        compare(state, options["compare"], form, Wanted(metric=options["metric"]))
+        return
+    _check(options)
     chosen = choose(state)
-    settings = _settings(state, chosen, sets=options["set"], baseline=options["baseline"])
-    experiment = _experiment(state, chosen, settings, options)
-    outcome = measure(state, experiment, options["resume"])
-    report(state, outcome, form, options["output"])
+    outcome = measure(state, plan(state, chosen, options), options["resume"])
+    report(state, outcome, form, options["output"], options["fail_if_slower"])
 
 
-def _settings(state: State, chosen: Chosen, *, sets: tuple[str, ...], baseline: bool) -> Settings:
-    """The user's own settings, or the engine's defaults, with ``--set`` laid over them."""
-    from velollm_core.cli.choose import parse_sets
-    from velollm_core.config import ENGINE_DEFAULT, LeftOut
-
-    backend, installation, model = chosen.backend, chosen.installation, chosen.model
-    if baseline and installation.kind == "server":
-        raise UsageError(
-            "--baseline needs a server that VeloLLM starts itself; this one runs already.",
-            "Leave out -X url=..., or leave out --baseline.",
-        )
-    current = backend.current(installation, model, state.environ)
-    if baseline:
-        settings = backend.defaults(installation, model)
-        removed = tuple(
-            LeftOut(name, origin, "--baseline removes the user's own settings")
-            for name, origin in current.origins.items()
-            if origin != ENGINE_DEFAULT
-        )
-        settings = evolve(settings, left_out=settings.left_out + removed + current.left_out)
-    else:
-        settings = current
-    for entry in settings.left_out:
-        state.output.remark(f"not passed on: {entry.name} ({entry.origin}): {entry.reason}")
-    changed = parse_sets(sets, chosen)
-    return evolve(
-        settings,
-        config=settings.config | changed,
-        origins={**settings.origins, **dict.fromkeys(changed, _SET)},
-    )
-
-
-def _experiment(
-    state: State, chosen: Chosen, settings: Settings, options: dict[str, Any]
-) -> Experiment:
-    from velollm_core.experiment.spec import Arm, Experiment
-
-    attached = chosen.installation.kind == "server"
-    launches = options["launches"]
-    if attached:
-        settings = _for_attached(settings)
-        launches = 1
-        state.output.remark("a server that runs already is one launch: there is no interval.")
-    arm = Arm(
-        name="defaults" if options["baseline"] else "current",
-        backend=chosen.backend,
-        installation=chosen.installation,
-        model=chosen.model,
-        settings=settings,
-        mode="attach" if attached else "launch",
-    )
-    return Experiment(
-        arms=(arm,),
-        phases=_phases(state, options),
-        blocks=launches,
-        seed=options["seed"],
-        unit="block" if attached else "launch",
-        keep_text=options["keep_text"],
-        force=options["force"],
-        launch_timeout_s=options["launch_timeout"],
-        request_timeout_s=options["request_timeout"],
-    )
-
-
-def _for_attached(settings: Settings) -> Settings:
-    """Of an attached server only what ``--set`` names is changed; the rest is as it runs."""
-    from velollm_core.config import Config
-
-    own = {name for name, origin in settings.origins.items() if origin == _SET}
-    return evolve(settings, config=Config({k: v for k, v in settings.config.items() if k in own}))
-
-
-def _phases(state: State, options: dict[str, Any]) -> tuple[Phase, ...]:
-    from velollm_core.experiment.spec import Phase
-
-    return tuple(
-        Phase(
-            workload=workload,
-            requests=max(options["requests"], concurrency * workload.group),
-            concurrency=concurrency,
-            warmup=options["warmup"],
-            max_tokens=options["max_tokens"],
-            duration_s=options["duration"],
-        )
-        for workload in _workloads(state, options)
-        for concurrency in options["concurrency"]
-    )
-
-
-def _workloads(state: State, options: dict[str, Any]) -> tuple[Workload, ...]:
-    from velollm_core.experiment.workloads.prompt_file import from_file
-
-    names = [name.strip() for words in options["workload"] for name in words.split(",")]
-    if options["prompts"] is not None:
-        if names:
-            raise UsageError("--prompts and --workload exclude each other.", "Leave one out.")
-        return (from_file(options["prompts"], max_tokens=options["max_tokens"] or 200),)
-    known = state.plugins.workloads()
-    for name in names:
-        if name not in known:
-            raise UsageError(f"there is no workload {name!r}.", f"There are: {', '.join(known)}.")
-    # One workload twice would be two phases that no row of the report could tell apart.
-    return tuple(known[name] for name in dict.fromkeys(names or ("short", "medium", "code")))
+def _check(options: dict[str, Any]) -> None:
+    """What can be refused before an engine is looked for."""
+    check_target(options["output"])
+    for name in ("metric", "fail_if_slower"):
+        if options[name] is not None and options["ab"] is None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is about a comparison.",
+                "Add --ab KNOB=VALUE, the change that is to be measured.",
+            )

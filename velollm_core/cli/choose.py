@@ -59,7 +59,7 @@ def _installation(state: State) -> tuple[Backend, Installation]:
     plugins = state.plugins
     if state.backend is not None:
         backend = plugins.backend(state.backend)
-        _check_options(backend, state.engine_options)
+        check_options(backend, state.engine_options)
         found = backend.probe(state.engine_options, state.environ)
         if not found:
             raise Unavailable(
@@ -109,7 +109,12 @@ def _loaded_as(model: Model, loaded: tuple[Model, ...], installation: Installati
     )
 
 
-def _check_options(backend: Backend, given: dict[str, str]) -> None:
+def check_options(backend: Backend, given: dict[str, str]) -> None:
+    """Make sure that ``backend`` knows every option in ``given``.
+
+    Raises:
+        UsageError: it does not; the message lists those it has.
+    """
     known = {option.name for option in backend.options}
     for name in given:
         if name not in known:
@@ -123,8 +128,13 @@ def _options(backend: Backend) -> str:
     return "; ".join(f"-X {option.name}=... {option.summary}" for option in backend.options)
 
 
-def parse_sets(words: tuple[str, ...], chosen: Chosen) -> Config:
+def parse_sets(words: tuple[str, ...], chosen: Chosen, option: str) -> Config:
     """``KNOB=VALUE`` words, each of which may hold several separated by commas, as a configuration.
+
+    Args:
+        words: what the user typed.
+        chosen: whose knobs are meant.
+        option: where it was typed, for messages.
 
     Raises:
         UsageError: no such knob, or a value that it does not take.
@@ -138,7 +148,7 @@ def parse_sets(words: tuple[str, ...], chosen: Chosen) -> Config:
             name, found, text = pair.partition("=")
             name = name.strip()
             if not found:
-                raise UsageError(f"--set {pair!r} is not of the form KNOB=VALUE.", "")
+                raise UsageError(f"{option} {pair!r} is not of the form KNOB=VALUE.", "")
             if name not in knobs:
                 raise UsageError(
                     f"backend {chosen.backend.name} has no knob {name!r}.",

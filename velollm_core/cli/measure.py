@@ -7,15 +7,16 @@ from pathlib import Path
 from velollm_core.cli.printing import print_result
 from velollm_core.cli.progress import measuring
 from velollm_core.cli.state import State
+from velollm_core.cli.verdicts import judge
 from velollm_core.documents import write
 from velollm_core.errors import FailureKind, Interrupted, Unavailable, Unsettled, UsageError
 from velollm_core.experiment.benchmark import KIND, MAJOR, Outcome, benchmark
 from velollm_core.experiment.clock import SystemClock
 from velollm_core.experiment.conditions import spoilers
+from velollm_core.experiment.measures import measured
 from velollm_core.experiment.monitor import SystemMonitor
 from velollm_core.experiment.runner import Progress, Surroundings
 from velollm_core.experiment.spec import Arm, Experiment
-from velollm_core.experiment.summary import measured
 from velollm_core.hardware.detect import available_bytes, detect, fingerprint
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.report.terminal import one_line
@@ -81,8 +82,18 @@ def _pids(attached: list[Arm]) -> tuple[int, ...]:
     return tuple(pids)
 
 
-def report(state: State, outcome: Outcome, form: str, target: Path | None) -> None:
-    """Print first, then write, then judge: a full disk must not cost the table."""
+def report(
+    state: State, outcome: Outcome, form: str, target: Path | None, limit: float | None
+) -> None:
+    """Print first, then write, then judge: a full disk must not cost the table.
+
+    Args:
+        state: where to print.
+        outcome: what was measured.
+        form: one of the formats that results are printed in.
+        target: where to write it, too.
+        limit: the part by which a change may be slower, for ``--fail-if-slower``.
+    """
     result = outcome.result
     faults = [] if outcome.fault is None else [outcome.fault]
     try:
@@ -99,10 +110,10 @@ def report(state: State, outcome: Outcome, form: str, target: Path | None) -> No
         state.output.remark(f"kept as run {result.run}; see: velollm results show {result.run}")
     if faults:
         raise UsageError("\n".join(fault.message for fault in faults), faults[0].hint)
-    _judge(outcome)
+    _judge(outcome, limit)
 
 
-def _judge(outcome: Outcome) -> None:
+def _judge(outcome: Outcome, limit: float | None) -> None:
     result = outcome.result
     failures = [trial.failure for trial in result.trials if trial.failure is not None]
     if outcome.interrupted:
@@ -118,3 +129,4 @@ def _judge(outcome: Outcome) -> None:
         raise Unsettled(
             f"{len(failures)} of {len(result.trials)} launches failed: {failures[0].message}"
         )
+    judge(result.comparisons, limit)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from velollm_core.cli.options import option
 from velollm_core.cli.state import State
+from velollm_core.documents import dumps
 from velollm_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from velollm_core.experiment.apart import ApartResult
     from velollm_core.experiment.spec import BenchmarkResult
+
+T = TypeVar("T")
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -39,20 +46,61 @@ def check_target(target: Path | None) -> None:
 
 def print_result(state: State, result: BenchmarkResult, form: str) -> None:
     """Print ``result`` to standard output in one of :data:`FORMATS`."""
-    output = state.output
-    if form == "json":
-        from velollm_core.documents import dumps
+    from velollm_core.report import csv_, markdown, terminal
 
-        output.text(dumps("benchmark", 1, result))
-    elif form == "csv":
-        from velollm_core.report.csv_ import to_csv
+    _print(
+        state,
+        result,
+        form,
+        {
+            "json": lambda value: dumps("benchmark", 1, value),
+            "csv": csv_.to_csv,
+            "markdown": markdown.to_markdown,
+            "table": terminal.to_terminal,
+        },
+    )
 
-        output.text(to_csv(result))
-    elif form == "markdown":
-        from velollm_core.report.markdown import to_markdown
 
-        output.text(to_markdown(result))
+def print_comparison(state: State, result: BenchmarkResult, form: str) -> None:
+    """Print what ``result`` answers to its question."""
+    from velollm_core.experiment.comparison import answer
+    from velollm_core.report import csv_, markdown, terminal
+
+    _print(
+        state,
+        result,
+        form,
+        {
+            "json": lambda value: dumps("comparison", 1, answer(value)),
+            "csv": csv_.comparison_to_csv,
+            "markdown": markdown.comparison_to_markdown,
+            "table": terminal.comparison_to_terminal,
+        },
+    )
+
+
+def print_apart(state: State, result: ApartResult, form: str) -> None:
+    """Print two results held against each other."""
+    from velollm_core.report import csv_, markdown, terminal
+
+    _print(
+        state,
+        result,
+        form,
+        {
+            "json": lambda value: dumps("apart", 1, value),
+            "csv": csv_.apart_to_csv,
+            "markdown": markdown.apart_to_markdown,
+            "table": terminal.apart_to_terminal,
+        },
+    )
+
+
+def _print(
+    state: State, value: T, form: str, forms: Mapping[str, Callable[[T], str | RenderableType]]
+) -> None:
+    shown = forms[form](value)
+    if isinstance(shown, str):
+        state.output.text(shown)
     else:
-        from velollm_core.report.terminal import to_terminal
-
-        output.show(to_terminal(result))
+        state.output.show(shown)

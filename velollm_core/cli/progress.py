@@ -10,7 +10,7 @@ from velollm_core.cli.output import Output
 
 if TYPE_CHECKING:
     from velollm_core.experiment.runner import Progress
-    from velollm_core.experiment.spec import Experiment, Sample
+    from velollm_core.experiment.spec import Experiment, Sample, Trial
 
 Download = Callable[[int, int | None, str], None]
 _REFRESHES_PER_S = 4
@@ -61,8 +61,9 @@ def downloading(output: Output) -> Iterator[Download]:
 @contextmanager
 def measuring(output: Output, experiment: Experiment) -> Iterator[Callable[[Progress], None]]:
     """An observer of a run: where it stands, and the last rate that was seen."""
+    interim = _Interim(experiment)
     if not output.shows_progress:
-        yield lambda progress: _tell(output, experiment, progress)
+        yield lambda progress: _tell(output, experiment, progress, interim)
         return
     from rich import progress as bars
 
@@ -72,13 +73,14 @@ def measuring(output: Output, experiment: Experiment) -> Iterator[Callable[[Prog
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
         bars.TextColumn("{task.fields[rate]}"),
+        bars.TextColumn("{task.fields[ratio]}"),
         console=output.err,
         transient=True,
         refresh_per_second=_REFRESHES_PER_S,
     )
     each = sum(phase.requests for phase in experiment.phases)
     total = each * experiment.blocks * len(experiment.arms)
-    task = bar.add_task("starting", total=total, rate="")
+    task = bar.add_task("starting", total=total, rate="", ratio="")
     finished = 0
 
     def show(progress: Progress) -> None:
@@ -86,7 +88,7 @@ def measuring(output: Output, experiment: Experiment) -> Iterator[Callable[[Prog
         where = _where(experiment, progress)
         if progress.event == "trial":
             finished += each
-            bar.update(task, completed=finished)
+            bar.update(task, completed=finished, ratio=interim.after(progress))
         elif progress.event == "launching":
             bar.update(task, description=f"{where}: loading the model")
         else:
@@ -112,12 +114,41 @@ def _where(experiment: Experiment, progress: Progress) -> str:
     return f"{experiment.unit} {progress.block + 1} of {experiment.blocks}{arm}"
 
 
-def _tell(output: Output, experiment: Experiment, progress: Progress) -> None:
+class _Interim:
+    """The ratio so far, to be watched; how long a run goes on does not depend on it."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._trials: list[Trial] = []
+
+    def after(self, progress: Progress) -> str:
+        """``short 1.031 [0.990, 1.073]`` for each row that two pairs bound already."""
+        from velollm_core.experiment.comparison import compare
+        from velollm_core.experiment.records import workload_record
+        from velollm_core.report.comparisons import ratio_text
+
+        question = self._experiment.question
+        if question is None or progress.trial is None:
+            return ""
+        self._trials.append(progress.trial)
+        names = [arm.name for arm in self._experiment.arms]
+        workloads = [workload_record(phase) for phase in self._experiment.phases]
+        return ", ".join(
+            f"{row.workload} x{row.concurrency} {ratio_text(row)}"
+            for row in compare(question, names, workloads, self._trials)
+            if row.speed_ratio is not None
+        )
+
+
+def _tell(output: Output, experiment: Experiment, progress: Progress, interim: _Interim) -> None:
     if progress.event != "trial" or progress.trial is None:
         return
     trial = progress.trial
     ending = "done" if trial.failure is None else f"{trial.failure.kind}: {trial.failure.message}"
-    output.remark(f"{_where(experiment, progress)}: {ending} ({trial.duration_ms / 1000:.1f} s)")
+    ratio = interim.after(progress)
+    so_far = f"; so far {ratio}" if ratio else ""
+    where = _where(experiment, progress)
+    output.remark(f"{where}: {ending} ({trial.duration_ms / 1000:.1f} s){so_far}")
 
 
 def _rate(sample: Sample | None) -> str:

@@ -46,7 +46,7 @@ def list_runs(state: State) -> None:
 @click.pass_obj
 def show(state: State, /, run: str, **options: str) -> None:
     """Show one run as bench did."""
-    print_result(state, _load(state, run), "json" if state.json else options["format"])
+    print_result(state, load_run(state, run), "json" if state.json else options["format"])
 
 
 @command.command(name="export", epilog="Example: velollm results export last -o before.json")
@@ -67,7 +67,7 @@ def export(state: State, run: str, output: Path) -> None:
     from velollm_core.experiment.benchmark import KIND, MAJOR
 
     check_target(output)
-    write(output, KIND, MAJOR, _load(state, run))
+    write(output, KIND, MAJOR, load_run(state, run))
     state.output.remark(f"written to {output}")
 
 
@@ -86,7 +86,12 @@ def remove(state: State, run: str, yes: bool) -> None:
     state.output.remark(f"removed run {info.id}")
 
 
-def _load(state: State, run: str) -> BenchmarkResult:
+def load_run(state: State, run: str) -> BenchmarkResult:
+    """What the journal holds of ``run``: an identifier, its beginning, or ``last``.
+
+    Raises:
+        UsageError: there is no such run.
+    """
     from velollm_core.experiment.benchmark import stored
 
     journal = state.journal

@@ -13,6 +13,7 @@ from velollm_core import __version__
 from velollm_core.documents import from_plain, to_plain
 from velollm_core.errors import UsageError
 from velollm_core.experiment.clock import Clock
+from velollm_core.experiment.comparison import comparisons
 from velollm_core.experiment.journal import Journal, RunInfo, RunJournal, resume
 from velollm_core.experiment.records import anonymous_hardware, arm_record, workload_record
 from velollm_core.experiment.runner import Observe, Surroundings, run
@@ -74,6 +75,7 @@ def benchmark(
         workloads=tuple(workload_record(phase) for phase in experiment.phases),
         hardware=anonymous_hardware(hardware),
         hardware_fingerprint=surroundings.hardware_fingerprint,
+        question=experiment.question,
         notes=notes,
     )
     if resumed is None:
@@ -85,11 +87,7 @@ def benchmark(
         blank = evolve(blank, created_at=before.created_at, notes=notes)
         side = resume(journal, resumed)
     outcome = run(experiment, journal=side, clock=clock, surroundings=surroundings, observe=observe)
-    result = evolve(
-        blank,
-        complete=not outcome.interrupted,
-        trials=outcome.trials,
-    )
+    result = _with_trials(blank, outcome.trials, complete=not outcome.interrupted)
     fault = side.fault
     if fault is None:
         try:
@@ -111,7 +109,14 @@ def stored(info: RunInfo, trials: tuple[Trial, ...]) -> BenchmarkResult:
         DocumentError: it was written by a VeloLLM whose results looked otherwise.
     """
     head = from_plain({**info.head, "trials": []}, BenchmarkResult, f"run {info.id}")
-    return evolve(head, trials=trials, complete=info.complete)
+    return _with_trials(head, trials, complete=info.complete)
+
+
+def _with_trials(
+    head: BenchmarkResult, trials: tuple[Trial, ...], *, complete: bool
+) -> BenchmarkResult:
+    result = evolve(head, trials=trials, complete=complete)
+    return evolve(result, comparisons=comparisons(result))
 
 
 def _enter(journal: Journal, blank: BenchmarkResult) -> RunJournal:
@@ -129,15 +134,19 @@ _PLAN = {
     "unit": "unit",
     "hardware_fingerprint": "machine",
     "runner_version": "VeloLLM's way of measuring",
+    "question": "question",
 }
-"""What makes two runs the same plan, in a user's words. More launches are still the same plan."""
+"""What makes two runs the same plan, in a user's words.
+
+More launches are still the same plan, save where they answer a question: whoever measures until the
+answer pleases gets the answer that pleases."""
 
 
 def _same_plan(before: BenchmarkResult, now: BenchmarkResult) -> None:
     differing = [
         words for name, words in _PLAN.items() if getattr(before, name) != getattr(now, name)
     ]
-    if now.blocks < before.blocks:
+    if now.blocks < before.blocks or (now.question and now.blocks != before.blocks):
         differing.append(f"number of launches ({before.blocks}, not {now.blocks})")
     if differing:
         raise UsageError(
@@ -147,7 +156,7 @@ def _same_plan(before: BenchmarkResult, now: BenchmarkResult) -> None:
 
 
 def _head(result: BenchmarkResult) -> dict[str, Any]:
-    plain: dict[str, Any] = to_plain(evolve(result, trials=()))
+    plain: dict[str, Any] = to_plain(evolve(result, trials=(), comparisons=()))
     del plain["trials"]
     return plain
 

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from velollm_core.config import ENGINE_DEFAULT, show
 from velollm_core.errors import FailureKind
+from velollm_core.experiment.measures import failed, measured
 from velollm_core.experiment.spec import (
     ArmRecord,
     BenchmarkResult,
@@ -23,8 +24,6 @@ from velollm_core.experiment.spec import (
 from velollm_core.experiment.summary import (
     SummaryRow,
     attempts,
-    failed,
-    measured,
     replication,
     requests,
     used,

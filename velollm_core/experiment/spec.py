@@ -18,6 +18,7 @@ from velollm_core.config import Config, LeftOut, Settings
 from velollm_core.errors import FailureKind
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.models.spec import ModelSpec
+from velollm_core.statistics import MARGIN, Verdict
 
 if TYPE_CHECKING:
     from velollm_core.backends.contract import Backend, Installation, Message
@@ -80,12 +81,28 @@ class Arm:
 
 
 @frozen(kw_only=True)
+class Question:
+    """What an experiment is to decide, stated before it runs: is any other arm faster than
+    ``baseline``?
+
+    ``metric`` names one of ``experiment.measures.METRICS``. ``margin`` is the difference that does
+    not matter, as a part of the ratio. ``confidence`` is that of all verdicts together.
+    """
+
+    baseline: str
+    metric: str
+    margin: float = MARGIN
+    confidence: float = 0.95
+
+
+@frozen(kw_only=True)
 class Experiment:
     """Every block holds every arm once, in an order shuffled by ``seed``.
 
     With ``unit="launch"`` each trial starts its own server; with ``unit="block"`` an arm keeps one
-    session for the whole experiment and changes it through ``reconfigure``. ``keep_text`` keeps
-    answers in the samples. ``force`` measures although another server or a foreign load is at work.
+    session for the whole experiment and changes it through ``reconfigure``. ``question`` is what
+    the arms are compared for. ``keep_text`` keeps answers in the samples. ``force`` measures
+    although another server or a foreign load is at work.
     """
 
     arms: tuple[Arm, ...]
@@ -93,6 +110,7 @@ class Experiment:
     blocks: int
     seed: int = 0
     unit: Literal["launch", "block"] = "launch"
+    question: Question | None = None
     keep_text: bool = False
     force: bool = False
     launch_timeout_s: float = 180.0
@@ -175,7 +193,9 @@ class Trial:
     ``experiment.keys``.
 
     ``effective`` was read back from the server; ``mismatches`` lists each knob that the engine did
-    not take as expected, and ``unverified`` those that it cannot tell.
+    not take as expected, and ``unverified`` those that it cannot tell. ``counters`` are the
+    server's own: what those named ``*_total`` rose by during the trial, and the others as they
+    stood at its end.
     """
 
     key: str
@@ -193,6 +213,7 @@ class Trial:
     peak_rss_bytes: int | None = None
     peak_gpu_bytes: Mapping[str, int] = field(factory=dict)
     energy_j: float | None = None
+    counters: Mapping[str, float] = field(factory=dict)
     load: MachineLoad = MachineLoad()
 
 
@@ -253,10 +274,51 @@ class ArmRecord:
 
 
 @frozen(kw_only=True)
+class Pair:
+    """Both arms of a comparison in one block: the metric's values, in its own unit."""
+
+    block: int
+    baseline: float
+    changed: float
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """One arm against the baseline, in one workload at one concurrency.
+
+    ``speed_ratio`` is above 1 where ``changed`` is the faster one, whichever way ``metric`` points;
+    ``low`` and ``high`` bound it with ``confidence``, which is higher than the question's where it
+    has several answers. All three are ``None`` below two pairs. ``dropped`` counts the blocks in
+    which either arm has no value. ``why`` is the verdict's reason in a sentence.
+    ``pairs_to_decide`` is how many would probably settle it, where it is open. ``agreement`` is the
+    share of requests that both arms answered with the same text, ``None`` where they were not asked
+    the same.
+    """
+
+    baseline: str
+    changed: str
+    workload: str
+    concurrency: int
+    metric: str
+    margin: float
+    confidence: float
+    verdict: Verdict
+    why: str
+    speed_ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: tuple[Pair, ...] = ()
+    dropped: int = 0
+    pairs_to_decide: int | None = None
+    agreement: float | None = None
+
+
+@frozen(kw_only=True)
 class BenchmarkResult:
     """Trials, and everything that a stranger needs to repeat them (``velollm.benchmark/1``).
 
     ``complete`` is false when the run was cut short; what was measured until then is in ``trials``.
+    ``comparisons`` answer ``question``; they follow from the trials.
     """
 
     run: str
@@ -272,7 +334,9 @@ class BenchmarkResult:
     workloads: tuple[WorkloadRecord, ...]
     hardware: HardwareSpec
     hardware_fingerprint: str
+    question: Question | None = None
     trials: tuple[Trial, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(factory=dict)
 

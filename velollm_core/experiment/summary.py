@@ -9,18 +9,29 @@ requests are in no figure. What a backend does not tell is ``None``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from typing import Literal
 
 from attrs import frozen
 
+from velollm_core.experiment.measures import (
+    client_decode_tok_s,
+    decode_tok_s,
+    failed,
+    first_token_ms,
+    measured,
+    output_tok_s,
+    prefill_tok_s,
+    rate_disagreement,
+    token_gap_ms,
+    tokens_per_event,
+    total_ms,
+    typical,
+)
 from velollm_core.experiment.spec import ArmRecord, BenchmarkResult, PhaseRecord, Sample, Trial
 from velollm_core.statistics import (
     mean,
     mean_interval,
-    median,
     percentile,
     percentile_interval,
     relative_spread,
@@ -137,17 +148,6 @@ def replication(result: BenchmarkResult, arm: ArmRecord) -> Literal["launch", "b
     return "launch" if result.unit == "launch" and arm.mode == "launch" else "block"
 
 
-def measured(phase: PhaseRecord) -> tuple[Sample, ...]:
-    """The answered requests of ``phase`` without the warm-up, in the order they were sent."""
-    answered = (sample for sample in phase.samples if not sample.warmup and not failed(sample))
-    return tuple(sorted(answered, key=lambda sample: (sample.started_ms, sample.index)))
-
-
-def failed(sample: Sample) -> bool:
-    """Whether the request was not answered to its end."""
-    return sample.error is not None or sample.failure is not None
-
-
 def attempts(trials: Iterable[Trial], workload: str, concurrency: int) -> Pairs:
     """The trials that came to the phase in question, each with it."""
     return tuple(
@@ -189,14 +189,16 @@ def _row(
     ) -> Estimate | None:
         return _mean([value(trial, phase) for trial, phase in pairs], over, least)
 
-    def typical(value: Callable[[Sample], float | None], least: float = 0.0) -> Estimate | None:
-        return each(lambda _, phase: _median(map(value, measured(phase))), least)
+    def phases(value: Callable[[PhaseRecord], float | None], least: float = 0.0) -> Estimate | None:
+        return each(lambda _, phase: value(phase), least)
+
+    def requests_typical(
+        value: Callable[[Sample], float | None], least: float = 0.0
+    ) -> Estimate | None:
+        return phases(lambda phase: typical(phase, value), least)
 
     def tail(value: Callable[[Sample], float | None], q: float) -> Estimate | None:
         return _percentile(map(value, samples), q)
-
-    def gaps(q: float) -> Estimate | None:
-        return each(lambda _, phase: _gap_percentile(phase, q))
 
     failures = sum(map(failed, sent))
     return SummaryRow(
@@ -208,29 +210,33 @@ def _row(
         trials_failed=sum(trial.failure is not None for trial in trials),
         requests_ok=len(sent) - failures,
         requests_failed=failures,
-        first_token_ms=typical(lambda sample: sample.first_token_ms),
+        first_token_ms=phases(first_token_ms),
         first_token_p95_ms=tail(lambda sample: sample.first_token_ms, 95),
         first_token_p99_ms=tail(lambda sample: sample.first_token_ms, 99),
-        token_gap_ms=gaps(50),
-        token_gap_p95_ms=gaps(95),
-        token_gap_p99_ms=gaps(99) if len(samples) >= P99_REQUESTS else None,
-        tokens_per_event=each(lambda _, phase: _tokens_per_event(measured(phase))),
-        total_ms=typical(lambda sample: sample.total_ms),
+        token_gap_ms=phases(token_gap_ms),
+        token_gap_p95_ms=phases(lambda phase: token_gap_ms(phase, 95)),
+        token_gap_p99_ms=phases(lambda phase: token_gap_ms(phase, 99))
+        if len(samples) >= P99_REQUESTS
+        else None,
+        tokens_per_event=phases(lambda phase: tokens_per_event(measured(phase))),
+        total_ms=phases(total_ms),
         total_p95_ms=tail(lambda sample: sample.total_ms, 95),
         total_p99_ms=tail(lambda sample: sample.total_ms, 99),
-        prefill_tok_s=typical(_prefill_rate),
-        decode_tok_s=typical(_server_decode_rate),
-        client_decode_tok_s=typical(_client_decode_rate),
-        rate_disagreement=typical(_rate_disagreement, least=-1.0),
-        output_tok_s=each(lambda _, phase: _output_rate(phase)),
-        prompt_tokens=typical(lambda sample: sample.prompt_tokens),
-        output_tokens=typical(lambda sample: sample.output_tokens),
-        cached_share=typical(lambda sample: _ratio(sample.cached_tokens, sample.prompt_tokens)),
-        draft_share=each(
-            lambda _, phase: _share(phase, lambda s: (s.accepted_tokens, s.output_tokens))
+        prefill_tok_s=phases(prefill_tok_s),
+        decode_tok_s=phases(decode_tok_s),
+        client_decode_tok_s=phases(client_decode_tok_s),
+        rate_disagreement=requests_typical(rate_disagreement, least=-1.0),
+        output_tok_s=phases(output_tok_s),
+        prompt_tokens=requests_typical(lambda sample: sample.prompt_tokens),
+        output_tokens=requests_typical(lambda sample: sample.output_tokens),
+        cached_share=requests_typical(
+            lambda sample: _ratio(sample.cached_tokens, sample.prompt_tokens)
         ),
-        draft_acceptance=each(
-            lambda _, phase: _share(phase, lambda s: (s.accepted_tokens, s.drafted_tokens))
+        draft_share=phases(
+            lambda phase: _share(phase, lambda s: (s.accepted_tokens, s.output_tokens))
+        ),
+        draft_acceptance=phases(
+            lambda phase: _share(phase, lambda s: (s.accepted_tokens, s.drafted_tokens))
         ),
         load_ms=each(lambda trial, _: trial.load_ms),
         energy_j_per_token=each(lambda trial, _: _energy_per_token(trial)),
@@ -274,102 +280,12 @@ def _percentile(values: Iterable[float | None], q: float) -> Estimate | None:
     )
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
 def _most(values: Iterable[int | None]) -> int | None:
     return max((value for value in values if value is not None), default=None)
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
-
-
-def _gap_percentile(phase: PhaseRecord, q: float) -> float | None:
-    gaps = [gap for sample in measured(phase) for gap in _gaps(sample)]
-    return percentile(gaps, q) if gaps else None
-
-
-def _bursts(sample: Sample) -> list[tuple[float, int]]:
-    """Milliseconds and tokens of every event that brought some, if the server tells how many."""
-    pairs = zip(sample.event_ms, sample.event_tokens, strict=False)
-    return [(at_ms, tokens) for at_ms, tokens in pairs if tokens]
-
-
-def _gaps(sample: Sample) -> list[float]:
-    """Milliseconds between tokens, one entry a token after the first event."""
-    bursts = _bursts(sample) or [(at_ms, 1) for at_ms in sample.event_ms]
-    return [
-        (at_ms - before_ms) / tokens
-        for (before_ms, _), (at_ms, tokens) in pairwise(bursts)
-        for _ in range(tokens)
-    ]
-
-
-def _tokens_per_event(samples: Iterable[Sample]) -> float | None:
-    counts = [tokens for sample in samples for _, tokens in _bursts(sample)[1:]]
-    return mean(counts) if counts else None
-
-
-def _prefill_rate(sample: Sample) -> float | None:
-    """Prompt tokens processed a second, those from the server's cache left out."""
-    timings = sample.timings
-    if timings is None:
-        return None
-    if timings.prompt_per_second is not None:
-        return _positive(timings.prompt_per_second)
-    if sample.prompt_tokens is None or sample.cached_tokens is None or timings.prompt_ms <= 0:
-        return None
-    return _positive((sample.prompt_tokens - sample.cached_tokens) * 1000 / timings.prompt_ms)
-
-
-def _server_decode_rate(sample: Sample) -> float | None:
-    """Tokens a second after the first, which comes with the prompt, by the server's clock."""
-    timings = sample.timings
-    if timings is None or sample.output_tokens == 1:
-        return None
-    if timings.predicted_per_second is not None:
-        return _positive(timings.predicted_per_second)
-    if sample.output_tokens is None or timings.predicted_ms <= 0:
-        return None
-    return _positive((sample.output_tokens - 1) * 1000 / timings.predicted_ms)
-
-
-def _client_decode_rate(sample: Sample) -> float | None:
-    """Tokens a second that arrived after the first event.
-
-    Where the events do not tell their tokens, the first is taken to carry one of the answer's.
-    """
-    bursts = _bursts(sample)
-    times = [at_ms for at_ms, _ in bursts] or sample.event_ms
-    if len(times) < 2 or times[-1] <= times[0]:
-        return None
-    if bursts:
-        tokens = sum(count for _, count in bursts[1:])
-    elif sample.output_tokens is not None:
-        tokens = sample.output_tokens - 1
-    else:
-        return None
-    return _positive(tokens * 1000 / (times[-1] - times[0]))
-
-
-def _positive(rate: float) -> float | None:
-    return rate if math.isfinite(rate) and rate > 0 else None
-
-
-def _rate_disagreement(sample: Sample) -> float | None:
-    client, server = _client_decode_rate(sample), _server_decode_rate(sample)
-    return client / server - 1 if client is not None and server is not None else None
-
-
-def _output_rate(phase: PhaseRecord) -> float | None:
-    counts = [sample.output_tokens for sample in measured(phase)]
-    known = [count for count in counts if count is not None]
-    if not known or len(known) < len(counts) or phase.wall_ms <= 0:
-        return None
-    return sum(known) * 1000 / phase.wall_ms
 
 
 def _share(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from attrs import fields
+from attrs import astuple, fields
 
-from velollm_core.experiment.spec import BenchmarkResult
+from velollm_core.experiment.apart import Apart, ApartResult
+from velollm_core.experiment.spec import BenchmarkResult, Comparison
 from velollm_core.experiment.summary import Estimate, SummaryRow, summarize
 
 
@@ -18,11 +19,46 @@ def to_csv(result: BenchmarkResult) -> str:
     A figure has three columns more: the ends of its 95 % interval (``_low``, ``_high``) and the
     number of values behind it (``_n``).
     """
+    return _csv(["run", *_names()], ([result.run, *_cells(row)] for row in summarize(result)))
+
+
+def comparison_to_csv(result: BenchmarkResult) -> str:
+    """One line a pair, in the order of time, each with the answer of its comparison."""
+    return _csv(
+        (*_ANSWER, "pair_block", "pair_baseline", "pair_changed"),
+        (
+            (*(_cell(getattr(row, name)) for name in _ANSWER), *pair)
+            for row in result.comparisons
+            for pair in [astuple(pair) for pair in row.pairs] or [("", "", "")]
+        ),
+    )
+
+
+def apart_to_csv(answer: ApartResult) -> str:
+    """One line for each workload and concurrency that two results share."""
+    names = [field.name for field in fields(Apart)]
+    return _csv(
+        ("first", "second", *names),
+        (
+            (answer.first, answer.second, *(_cell(getattr(row, name)) for name in names))
+            for row in answer.rows
+        ),
+    )
+
+
+_ANSWER = tuple(field.name for field in fields(Comparison) if field.name != "pairs")
+
+
+def _csv(names: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", *_names()])
-    writer.writerows([result.run, *_cells(row)] for row in summarize(result))
+    writer.writerow(names)
+    writer.writerows(lines)
     return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    return _plain(value) if isinstance(value, float) else value
 
 
 def _names() -> Iterator[str]:

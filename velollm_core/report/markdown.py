@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from velollm_core.experiment.apart import ApartResult
 from velollm_core.experiment.notes import notes
-from velollm_core.experiment.spec import BenchmarkResult
+from velollm_core.experiment.spec import BenchmarkResult, Comparison
 from velollm_core.experiment.summary import summarize
+from velollm_core.report.comparisons import (
+    apart_lines,
+    apart_table,
+    comparison_lines,
+    comparison_table,
+)
 from velollm_core.report.tables import Table, tables
 from velollm_core.report.wording import header, legend, note_lines
 
@@ -15,7 +22,8 @@ def to_markdown(result: BenchmarkResult) -> str:
     """Header, tables and notes of ``result``."""
     rows = summarize(result)
     blocks = [
-        "\n".join(f"- **{label}**: {_escape(text)}" for label, text in header(result)),
+        _list(header(result)),
+        *_comparisons(result.comparisons),
         *("\n".join(_table(table)) for table in tables(rows)),
         *((legend(rows),) if rows else ()),
     ]
@@ -23,6 +31,27 @@ def to_markdown(result: BenchmarkResult) -> str:
     if remarks:
         blocks.append("\n".join(["**Notes**", "", *(f"- {_escape(line)}" for line in remarks)]))
     return "\n\n".join(blocks) + "\n"
+
+
+def comparison_to_markdown(result: BenchmarkResult) -> str:
+    """What ``result`` answers to its question, without the figures of each arm."""
+    return "\n\n".join([_list(header(result)), *_comparisons(result.comparisons)]) + "\n"
+
+
+def apart_to_markdown(answer: ApartResult) -> str:
+    """Two results recorded apart."""
+    table = "\n".join(_table(apart_table(answer.rows)))
+    return f"{table}\n\n{_list(apart_lines(answer))}\n"
+
+
+def _comparisons(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    if not rows:
+        return ()
+    return "\n".join(_table(comparison_table(rows))), _list(comparison_lines(rows))
+
+
+def _list(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- **{_escape(label)}**: {_escape(text)}" for label, text in pairs)
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -99,10 +99,15 @@ def figure(value: Estimate | None) -> str:
     if value is None:
         return EMPTY
     decimals = _decimals(value.value)
-    text = f"{value.value:.{decimals}f}"
+    text = plain_figure(value.value)
     if value.low is None or value.high is None:
         return text
     return f"{text} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
+
+
+def plain_figure(value: float) -> str:
+    """A value with the digits that its size makes sense of."""
+    return f"{value:.{_decimals(value)}f}"
 
 
 def _decimals(value: float) -> int:

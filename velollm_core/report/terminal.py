@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from velollm_core.experiment.apart import ApartResult
 from velollm_core.experiment.notes import notes
-from velollm_core.experiment.spec import BenchmarkResult
+from velollm_core.experiment.spec import BenchmarkResult, Comparison
 from velollm_core.experiment.summary import summarize
 from velollm_core.report import wording
+from velollm_core.report.comparisons import (
+    apart_lines,
+    apart_table,
+    comparison_lines,
+    comparison_table,
+)
 from velollm_core.report.tables import Table, split, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
@@ -25,6 +32,16 @@ _LABEL_WIDTH = 24
 def to_terminal(result: BenchmarkResult) -> RenderableType:
     """Header, tables and notes of ``result``; a table too wide for the terminal becomes two."""
     return _Report(result)
+
+
+def comparison_to_terminal(result: BenchmarkResult) -> RenderableType:
+    """What ``result`` answers to its question, without the figures of each arm."""
+    return _Answer(result)
+
+
+def apart_to_terminal(answer: ApartResult) -> RenderableType:
+    """Two results recorded apart."""
+    return _ApartAnswer(answer)
 
 
 def one_line(result: BenchmarkResult) -> str:
@@ -41,10 +58,9 @@ class _Report:
     ) -> Iterable[RenderableType]:
         rows = summarize(self.result)
         yield _pairs(wording.header(self.result))
+        yield from _comparisons(self.result.comparisons, options.max_width)
         for table in tables(rows):
-            for part in split(table, options.max_width, gap=_GAP, label_width=_LABEL_WIDTH):
-                yield ""
-                yield _table(part)
+            yield from _parts(table, options.max_width)
         if rows:
             yield ""
             yield _plain(wording.legend(rows))
@@ -52,6 +68,42 @@ class _Report:
         if remarks:
             yield ""
             yield _pairs([("note", line) for line in remarks])
+
+
+@frozen
+class _Answer:
+    result: BenchmarkResult
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterable[RenderableType]:
+        yield _pairs(wording.header(self.result))
+        yield from _comparisons(self.result.comparisons, options.max_width)
+
+
+@frozen
+class _ApartAnswer:
+    answer: ApartResult
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterable[RenderableType]:
+        yield from _parts(apart_table(self.answer.rows), options.max_width)
+        yield ""
+        yield _pairs(apart_lines(self.answer))
+
+
+def _comparisons(rows: Sequence[Comparison], width: int) -> Iterator[RenderableType]:
+    if rows:
+        yield from _parts(comparison_table(rows), width)
+        yield ""
+        yield _pairs(comparison_lines(rows))
+
+
+def _parts(table: Table, width: int) -> Iterator[RenderableType]:
+    for part in split(table, width, gap=_GAP, label_width=_LABEL_WIDTH):
+        yield ""
+        yield _table(part)
 
 
 def _plain(text: str, style: str = "") -> Text:

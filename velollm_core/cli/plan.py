@@ -1,0 +1,217 @@
+"""What the options of ``bench`` ask for, as an experiment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from velollm_core.cli.choose import Chosen, parse_sets
+from velollm_core.cli.state import State
+from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, inactive, show
+from velollm_core.errors import UsageError
+from velollm_core.experiment.measures import METRICS
+from velollm_core.experiment.spec import Arm, Experiment, Phase, Question, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LAUNCHES = 3
+PAIRS = 12
+"""At 3 % noise a launch, twelve pairs find a true difference of 5 % in 95 of 100 runs."""
+
+_SET = "--set"
+_AB = "--ab"
+_SAME = "same"
+_CURRENT = "current"
+
+
+def plan(state: State, chosen: Chosen, options: Mapping[str, Any]) -> Experiment:
+    """The experiment that ``options`` describe: one arm, or two with ``--ab``.
+
+    Raises:
+        UsageError: options that contradict each other, or that this engine does not have.
+    """
+    attached = chosen.installation.kind == "server"
+    paired = options["ab"] is not None
+    blocks = options["launches"] or (PAIRS if paired else LAUNCHES)
+    if attached and not paired:
+        blocks = 1
+        state.output.remark("a server that runs already is one launch: there is no interval.")
+    arms = _arms(state, chosen, options)
+    return Experiment(
+        arms=arms,
+        phases=_phases(state, options),
+        blocks=blocks,
+        seed=options["seed"],
+        unit="block" if attached else "launch",
+        question=_question(arms[0], options) if paired else None,
+        keep_text=options["keep_text"],
+        force=options["force"],
+        launch_timeout_s=options["launch_timeout"],
+        request_timeout_s=options["request_timeout"],
+    )
+
+
+def _question(baseline: Arm, options: Mapping[str, Any]) -> Question:
+    return Question(
+        baseline=baseline.name,
+        metric=options["metric"] or next(iter(METRICS)),
+        margin=options["margin"],
+    )
+
+
+def _arms(state: State, chosen: Chosen, options: Mapping[str, Any]) -> tuple[Arm, ...]:
+    attached = chosen.installation.kind == "server"
+    current = chosen.backend.current(chosen.installation, chosen.model, state.environ)
+    settings = _settings(state, chosen, current, options)
+    name = "defaults" if options["baseline"] else "current"
+    if options["ab"] is None:
+        return (_arm(chosen, name, _only(settings, {_SET}) if attached else settings),)
+    second, other = _second(chosen, current, settings, options)
+    if attached:
+        return _attached_pair(chosen, settings, other)
+    if settings.config == other.config:
+        state.output.remark(
+            "both arms are the same: this run shows the noise of this machine (A/A)."
+        )
+    _warn_of_idle(state, chosen, other)
+    return _arm(chosen, name, settings), _arm(chosen, second, other)
+
+
+def _arm(chosen: Chosen, name: str, settings: Settings) -> Arm:
+    return Arm(
+        name=name,
+        backend=chosen.backend,
+        installation=chosen.installation,
+        model=chosen.model,
+        settings=settings,
+        mode="attach" if chosen.installation.kind == "server" else "launch",
+    )
+
+
+def _settings(
+    state: State, chosen: Chosen, current: Settings, options: Mapping[str, Any]
+) -> Settings:
+    """The user's own settings, or the engine's defaults, with ``--set`` laid over them."""
+    backend, installation, model = chosen.backend, chosen.installation, chosen.model
+    settings = current
+    if options["baseline"]:
+        if installation.kind == "server":
+            raise UsageError(
+                "--baseline needs a server that VeloLLM starts itself; this one runs already.",
+                "Leave out -X url=..., or leave out --baseline.",
+            )
+        settings = backend.defaults(installation, model)
+        removed = tuple(
+            LeftOut(name, origin, "--baseline removes the user's own settings")
+            for name, origin in current.origins.items()
+            if origin != ENGINE_DEFAULT
+        )
+        settings = evolve(settings, left_out=settings.left_out + removed + current.left_out)
+    for entry in settings.left_out:
+        state.output.remark(f"not passed on: {entry.name} ({entry.origin}): {entry.reason}")
+    return _over(settings, parse_sets(options["set"], chosen, _SET), _SET)
+
+
+def _over(settings: Settings, changed: Config, origin: str) -> Settings:
+    return evolve(
+        settings,
+        config=settings.config | changed,
+        origins={**settings.origins, **dict.fromkeys(changed, origin)},
+    )
+
+
+def _second(
+    chosen: Chosen, current: Settings, settings: Settings, options: Mapping[str, Any]
+) -> tuple[str, Settings]:
+    """Name and settings of the arm that is held against ``settings``."""
+    words = options["ab"].strip()
+    if words == _SAME:
+        return "again", settings
+    if words == _CURRENT:
+        if not options["baseline"]:
+            raise UsageError(
+                f"--ab {_CURRENT} compares your own settings with themselves.",
+                f"Add --baseline to hold them against the engine's defaults, or name a change: "
+                f"--ab KNOB=VALUE. To see the noise of this machine: --ab {_SAME}",
+            )
+        return _CURRENT, _over(current, parse_sets(options["set"], chosen, _SET), _SET)
+    changed = parse_sets((words,), chosen, _AB)
+    other = _over(settings, changed, _AB)
+    for problem in chosen.backend.check(chosen.installation, chosen.model, other.config):
+        raise UsageError(f"--ab: {problem.message}", "")
+    return "changed", other
+
+
+def _warn_of_idle(state: State, chosen: Chosen, other: Settings) -> None:
+    knobs = chosen.backend.knobs(chosen.installation, chosen.model)
+    idle = [
+        name for name in inactive(knobs, other.config) if other.origins.get(name) in {_AB, _SET}
+    ]
+    needs = {knob.name: knob.active_when for knob in knobs}
+    for name in idle:
+        condition = needs[name]
+        if condition is not None:
+            values = " or ".join(map(show, condition.values))
+            state.output.warn(f"{name} has no effect unless {condition.knob} is {values}.")
+
+
+def _only(settings: Settings, origins: set[str]) -> Settings:
+    """Of an attached server only what was asked for is changed; the rest is as it runs."""
+    own = {name for name, origin in settings.origins.items() if origin in origins}
+    return evolve(settings, config=Config({k: v for k, v in settings.config.items() if k in own}))
+
+
+def _attached_pair(chosen: Chosen, settings: Settings, other: Settings) -> tuple[Arm, ...]:
+    """Both arms on one running server, each of which sets every knob that the other changes."""
+    knobs = chosen.backend.knobs(chosen.installation, chosen.model)
+    restart = {knob.name for knob in knobs if knob.change == "restart"}
+    after = _only(other, {_AB, _SET})
+    moved = [name for name, origin in other.origins.items() if origin == _AB]
+    fixed = sorted(restart.intersection(moved))
+    if fixed:
+        raise UsageError(
+            f"{', '.join(fixed)} cannot be changed on a server that runs already.",
+            "Let VeloLLM start the server: leave out -X url=...",
+        )
+    unknown = [name for name in moved if name not in settings.config]
+    if unknown:
+        raise UsageError(
+            f"the server does not tell what {', '.join(unknown)} is now.",
+            f"Say what to compare with: --set {unknown[0]}=VALUE",
+        )
+    before = _only(settings, {_SET})
+    before = evolve(before, config=before.config | {name: settings.config[name] for name in moved})
+    return _arm(chosen, "current", before), _arm(chosen, "changed", after)
+
+
+def _phases(state: State, options: Mapping[str, Any]) -> tuple[Phase, ...]:
+    return tuple(
+        Phase(
+            workload=workload,
+            requests=max(options["requests"], concurrency * workload.group),
+            concurrency=concurrency,
+            warmup=options["warmup"],
+            max_tokens=options["max_tokens"],
+            duration_s=options["duration"],
+        )
+        for workload in _workloads(state, options)
+        for concurrency in options["concurrency"]
+    )
+
+
+def _workloads(state: State, options: Mapping[str, Any]) -> tuple[Workload, ...]:
+    from velollm_core.experiment.workloads.prompt_file import from_file
+
+    names = [name.strip() for words in options["workload"] for name in words.split(",")]
+    if options["prompts"] is not None:
+        if names:
+            raise UsageError("--prompts and --workload exclude each other.", "Leave one out.")
+        return (from_file(options["prompts"], max_tokens=options["max_tokens"] or 200),)
+    known = state.plugins.workloads()
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no workload {name!r}.", f"There are: {', '.join(known)}.")
+    # One workload twice would be two phases that no row of the report could tell apart.
+    return tuple(known[name] for name in dict.fromkeys(names or ("short", "medium", "code")))

@@ -1,0 +1,141 @@
+"""Comparisons in words and as tables, for whatever prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from velollm_core.experiment.apart import Apart, ApartResult
+from velollm_core.experiment.measures import METRICS
+from velollm_core.experiment.spec import Comparison, Pair
+from velollm_core.report.tables import EMPTY, Table
+from velollm_core.statistics import Verdict
+
+_SHOWN_PAIRS = 20
+
+
+def ratio_text(row: Comparison | Apart) -> str:
+    """``1.052 [1.021, 1.084]``, above 1 where the second one is the faster."""
+    if row.speed_ratio is None or row.low is None or row.high is None:
+        return EMPTY
+    return f"{row.speed_ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def sentence(row: Comparison) -> str:
+    """The verdict in a sentence, with everything that it stands on."""
+    where = f"{row.workload}, {_clients(row.concurrency)}"
+    subject = f"{where}: {row.changed} against {row.baseline}"
+    if row.speed_ratio is None:
+        return f"{subject}: {row.verdict}; {row.why}."
+    return f"{subject}: {row.verdict}, {ratio_text(row)} times the speed; {row.why}."
+
+
+def comparison_table(rows: Sequence[Comparison]) -> Table:
+    """One line a comparison: the verdict, the ratio, and what it rests on."""
+    several = len({row.changed for row in rows}) > 1
+    return Table(
+        title=_title(rows, several=several),
+        headings=(
+            *(("arm",) if several else ()),
+            "workload",
+            "clients",
+            "verdict",
+            "speed ratio",
+            "confidence\n%",
+            "pairs",
+            "same\nanswers %",
+        ),
+        rows=tuple(
+            (
+                *((row.changed,) if several else ()),
+                row.workload,
+                str(row.concurrency),
+                row.verdict.value,
+                ratio_text(row),
+                f"{row.confidence * 100:.1f}",
+                f"{len(row.pairs)} ({row.dropped} dropped)" if row.dropped else f"{len(row.pairs)}",
+                EMPTY if row.agreement is None else f"{row.agreement * 100:.0f}",
+            )
+            for row in rows
+        ),
+        labels=3 if several else 2,
+        units=(2, 2, 1),
+    )
+
+
+def apart_table(rows: Sequence[Apart]) -> Table:
+    """One line for each workload and concurrency that two results share."""
+    return Table(
+        title=f"Second against first, by {_metric(rows[0].metric)}",
+        headings=("workload", "clients", "answer", "speed ratio", "confidence\n%", "launches"),
+        rows=tuple(
+            (
+                row.workload,
+                str(row.concurrency),
+                row.answer,
+                ratio_text(row),
+                f"{row.confidence * 100:.1f}",
+                f"{row.first_n} and {row.second_n}",
+            )
+            for row in rows
+        ),
+        labels=2,
+        units=(2, 2),
+    )
+
+
+def comparison_lines(rows: Sequence[Comparison]) -> tuple[tuple[str, str], ...]:
+    """Label and text of what stands below the table: why, the pairs in order, what would help."""
+    several = len(rows) > 1
+    lines = []
+    for row in rows:
+        where = f" {row.workload} x{row.concurrency}" if several else ""
+        lines.append((f"why{where}", f"{row.verdict}: {row.why}"))
+        if row.pairs:
+            lines.append((f"pairs{where}", pair_text(row)))
+        if row.verdict is Verdict.INCONCLUSIVE and row.pairs_to_decide is not None:
+            lines.append((f"next{where}", f"about {row.pairs_to_decide} pairs would decide"))
+    return tuple(lines)
+
+
+def apart_lines(answer: ApartResult) -> tuple[tuple[str, str], ...]:
+    """Label and text of what stands below the table of two results recorded apart."""
+    several = len(answer.rows) > 1
+    return (
+        *(
+            (f"why {row.workload} x{row.concurrency}" if several else "why", row.why)
+            for row in answer.rows
+        ),
+        *(("differs", text) for text in answer.differences),
+        ("next", answer.decider),
+    )
+
+
+def pair_text(row: Comparison) -> str:
+    """The ratio of each pair in the order of time, in which drift would show."""
+    ratios = [f"{pair_ratio(row.metric, pair):.3f}" for pair in row.pairs]
+    more = f" and {len(ratios) - _SHOWN_PAIRS} more" if len(ratios) > _SHOWN_PAIRS else ""
+    return f"{' '.join(ratios[:_SHOWN_PAIRS])}{more}"
+
+
+def pair_ratio(metric: str, pair: Pair) -> float:
+    """How many times as fast ``changed`` was in this block."""
+    if METRICS[metric].higher_is_better:
+        return pair.changed / pair.baseline
+    return pair.baseline / pair.changed
+
+
+def _title(rows: Sequence[Comparison], *, several: bool) -> str:
+    first = rows[0]
+    subject = "Each arm" if several else first.changed.capitalize()
+    return (
+        f"{subject} against {first.baseline}, by {_metric(first.metric)}; "
+        f"within {first.margin * 100:g} % is no difference"
+    )
+
+
+def _metric(name: str) -> str:
+    return f"{name} ({METRICS[name].summary})"
+
+
+def _clients(number: int) -> str:
+    return "1 client" if number == 1 else f"{number} clients"
