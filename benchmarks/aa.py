@@ -8,7 +8,8 @@ On real llama.cpp and the demo model, 12 pairs of 2 ``short`` requests a run:
 3. Both arms through a relay, that of one making every token arrive 10 % later: 10 runs, to be
    called slower.
 
-Each run is kept as it ends, in results/partial/; a check that was stopped goes on from there.
+The engine is the llama-server named in VELOLLM_TEST_LLAMA_SERVER, else the embedded one. Each run
+is kept as it ends, in results/partial/; a check that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from velollm_core.models.references import resolve
 from velollm_core.models.spec import Model
 from velollm_core.plugins import load
 
+SERVER = os.environ.get("VELOLLM_TEST_LLAMA_SERVER")
+ENGINE = {"server": SERVER} if SERVER else {"engine": "embedded"}
 PAIRS = 12
 REQUESTS = 2
 STRETCH = 1.1
@@ -95,22 +98,26 @@ def kept() -> list[dict[str, Any]]:
     if not PARTIAL.exists():
         return []
     partial = json.loads(PARTIAL.read_text(encoding="utf-8"))
-    return list(partial["runs"]) if partial["trees"] == trees(DEPENDS_ON) else []
+    return list(partial["runs"]) if partial["of"] == measured_with() else []
 
 
 def keep(done: list[dict[str, Any]]) -> None:
     PARTIAL.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"trees": trees(DEPENDS_ON), "runs": done}, indent=1)
+    text = json.dumps({"of": measured_with(), "runs": done}, indent=1)
     temporary = PARTIAL.with_suffix(".tmp")
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(PARTIAL)
+
+
+def measured_with() -> dict[str, str]:
+    return {**trees(DEPENDS_ON), "engine": "llama-server" if SERVER else "embedded"}
 
 
 def through_the_command(change: str, number: int) -> dict[str, Any]:
     """One run of ``velollm bench --ab``, with prompts of its own."""
     command = [
         *(sys.executable, "-m", "velollm_core.cli", "--backend", "llamacpp"),
-        *("-X", "engine=embedded", "--model", "demo"),
+        *("-X", "=".join(*ENGINE.items()), "--model", "demo"),
         *("bench", "--ab", change, "--workload", "short", "--requests", str(REQUESTS)),
         *("--launches", str(PAIRS), "--seed", str(number), "--json", "--quiet"),
     ]
@@ -137,7 +144,7 @@ def relayed(number: int) -> dict[str, Any]:
     if found:
         raise SystemExit("; ".join(found))
     backend = LlamaCpp()
-    installation = backend.probe({"engine": "embedded"}, os.environ)[0]
+    installation = backend.probe(ENGINE, os.environ)[0]
     plugins = load(os.environ)
     model = resolve("demo", plugins.model_sources(), progress=lambda *_: None, environ=os.environ)
     settings = backend.defaults(installation, model)
@@ -205,7 +212,8 @@ def figures(done: list[dict[str, Any]]) -> dict[str, Any]:
         found[f"{words}: median ratio"] = ratios[len(ratios) // 2]
         widths = sorted(entry["high"] / entry["low"] - 1 for entry in rows)
         found[f"{words}: median width of the interval, %"] = 100 * widths[len(widths) // 2]
-    return {**found, "runs one by one": done}
+    engine = "llama-server" if SERVER else "embedded"
+    return {"engine": engine, **found, "runs one by one": done}
 
 
 class Relayed(LlamaCpp):

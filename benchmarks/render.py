@@ -24,7 +24,17 @@ first event), is held against the server's own."""
 NATIVE = """The tests of velollm-llamacpp with a native `llama-server` beside the wheel: each knob
 is set and read back on both, and the defaults of both are held against the committed record. Name
 the server in `VELOLLM_TEST_LLAMA_SERVER`."""
+AA = """Is the verdict right as often as it says? On the demo model, 12 pairs of 2 `short` requests
+a run: nothing changed (A/A), where `faster` and `slower` are both wrong; one thread against two; and
+both arms through a relay, one of which makes every token arrive 10 % later."""
+OPENAI = """One llama-server, attached to by two backends in turns: by llama.cpp's own protocol,
+which tells how many tokens each event holds, and by the OpenAI one, which tells only how many the
+answer had. The ratio of their decode rates by the client's clock has to lie within 2 % of 1."""
+VLLM = """vLLM serves the demo model on the CPU, in bfloat16, and `velollm --backend openai bench`
+measures it. What `usage` says of the answers is held against what the server counted at
+`/metrics`."""
 SECTIONS = {
+    "aa": ("The verdict", AA),
     "instrument": ("The instrument", INSTRUMENT),
     "startup": ("Short commands", "Whole processes, one of each in turn."),
     "gguf-reader": (
@@ -32,6 +42,8 @@ SECTIONS = {
         "Our bounded reader of headers against the `gguf` library, in the same run.",
     ),
     "native": ("Two engines, one behaviour", NATIVE),
+    "openai": ("Two protocols, one server", OPENAI),
+    "vllm": ("vLLM on the CPU", VLLM),
 }
 
 
@@ -47,7 +59,11 @@ def page() -> str:
             f"[{name}.json](benchmarks/results/{name}.json), commit `{record['commit'][:12]}`, "
             f"{record['machine']}, Python {record['python']}\n"
         )
-        rows = [f"| {label} | {shown(value)} |" for label, value in record["figures"].items()]
+        rows = [
+            f"| {label} | {shown(value)} |"
+            for label, value in record["figures"].items()
+            if not isinstance(value, list)
+        ]
         parts.append("| figure | value |\n|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 

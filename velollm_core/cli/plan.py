@@ -69,13 +69,13 @@ def _arms(state: State, chosen: Chosen, options: Mapping[str, Any]) -> tuple[Arm
     if options["ab"] is None:
         return (_arm(chosen, name, _only(settings, {_SET}) if attached else settings),)
     second, other = _second(chosen, current, settings, options)
+    _warn_of_idle(state, chosen, other)
     if attached:
-        return _attached_pair(chosen, settings, other)
-    if settings.config == other.config:
+        settings, other = _live(chosen, settings, other)
+    if evolve(settings, origins={}, left_out=()) == evolve(other, origins={}, left_out=()):
         state.output.remark(
             "both arms are the same: this run shows the noise of this machine (A/A)."
         )
-    _warn_of_idle(state, chosen, other)
     return _arm(chosen, name, settings), _arm(chosen, second, other)
 
 
@@ -163,13 +163,15 @@ def _only(settings: Settings, origins: set[str]) -> Settings:
     return evolve(settings, config=Config({k: v for k, v in settings.config.items() if k in own}))
 
 
-def _attached_pair(chosen: Chosen, settings: Settings, other: Settings) -> tuple[Arm, ...]:
-    """Both arms on one running server, each of which sets every knob that the other changes."""
+def _live(chosen: Chosen, settings: Settings, other: Settings) -> tuple[Settings, Settings]:
+    """Both settings for one running server, each with a value for every knob that differs.
+
+    Raises:
+        UsageError: a knob cannot be changed there, or its present value is not known.
+    """
     knobs = chosen.backend.knobs(chosen.installation, chosen.model)
-    restart = {knob.name for knob in knobs if knob.change == "restart"}
-    after = _only(other, {_AB, _SET})
     moved = [name for name, origin in other.origins.items() if origin == _AB]
-    fixed = sorted(restart.intersection(moved))
+    fixed = [knob.name for knob in knobs if knob.change == "restart" and knob.name in moved]
     if fixed:
         raise UsageError(
             f"{', '.join(fixed)} cannot be changed on a server that runs already.",
@@ -182,8 +184,8 @@ def _attached_pair(chosen: Chosen, settings: Settings, other: Settings) -> tuple
             f"Say what to compare with: --set {unknown[0]}=VALUE",
         )
     before = _only(settings, {_SET})
-    before = evolve(before, config=before.config | {name: settings.config[name] for name in moved})
-    return _arm(chosen, "current", before), _arm(chosen, "changed", after)
+    now = {name: settings.config[name] for name in moved}
+    return evolve(before, config=before.config | now), _only(other, {_AB, _SET})
 
 
 def _phases(state: State, options: Mapping[str, Any]) -> tuple[Phase, ...]:

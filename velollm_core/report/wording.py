@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from velollm_core.config import ENGINE_DEFAULT, show
 from velollm_core.experiment.notes import Note, counted, plural
-from velollm_core.experiment.spec import ArmRecord, BenchmarkResult
+from velollm_core.experiment.spec import ArmRecord, BenchmarkResult, Comparison
 from velollm_core.experiment.summary import SummaryRow
 from velollm_core.hardware.spec import GpuInfo
 
@@ -50,8 +50,13 @@ def note_lines(
 
 
 def one_line(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> str:
-    """A run in a line: the model, the engine, and one rate for each workload and concurrency."""
+    """A run in a line: the model, the engine, and its answers; where nothing was asked, one rate for
+    each workload and concurrency.
+    """
     arm = result.arms[0]
+    if result.comparisons:
+        answers = ", ".join(map(_answer, result.comparisons))
+        return f"{arm.model.name} on {arm.engine.backend}: {answers}"
     rates = []
     for row in rows:
         alone = row.decode_tok_s or row.client_decode_tok_s
@@ -62,6 +67,12 @@ def one_line(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> str:
     figures = f"{', '.join(rates)} tok/s" if rates else "no rates"
     others = f" (and {len(result.arms) - 1} more)" if len(result.arms) > 1 else ""
     return f"{arm.model.name} on {arm.engine.backend}{others}: {figures}"
+
+
+def _answer(row: Comparison) -> str:
+    clients = "" if row.concurrency == 1 else f" x{row.concurrency}"
+    ratio = "" if row.speed_ratio is None else f" {row.speed_ratio:.3f}"
+    return f"{row.workload}{clients} {row.changed}/{row.baseline}{ratio} {row.verdict}"
 
 
 def _place(note: Note, *, several: bool) -> str:
