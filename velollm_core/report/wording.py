@@ -50,8 +50,8 @@ def note_lines(
 
 
 def one_line(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> str:
-    """A run in a line: the model, the engine, and its answers; where nothing was asked, one rate for
-    each workload and concurrency.
+    """A run in a line: the model, the engine, and its answers, or where nothing was asked one rate
+    for each workload and concurrency.
     """
     arm = result.arms[0]
     if result.comparisons:
