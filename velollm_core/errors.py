@@ -97,11 +97,19 @@ class RequestError(Unavailable):
         message: what happened.
         hint: what to do.
         kind: how the request is recorded.
+        status: the status of HTTP, where the server refused with one.
     """
 
-    def __init__(self, message: str, hint: str = "", kind: FailureKind = FailureKind.CRASH) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        kind: FailureKind = FailureKind.CRASH,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.kind = kind
+        self.status = status
 
 
 class Unsettled(VeloError):  # noqa: N818 - reads as what it says

@@ -13,7 +13,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Self
@@ -35,12 +35,19 @@ class HttpClient:
     Args:
         url: ``http://host:port`` or ``https://...``, with a path prefix or without.
         api_key: sent as a bearer token; never shown.
+        key_hint: what the user is told to do where the server wants a key, or another one.
 
     Raises:
-        UsageError: ``url`` is not such a URL.
+        UsageError: ``url`` is not such a URL, or no header can hold ``api_key``.
     """
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        key_hint: str = "Give the server's key: -X api_key=...",
+    ) -> None:
         self.url = url.rstrip("/")
         parts = _split(url)
         self._secure = parts.scheme == "https"
@@ -48,7 +55,10 @@ class HttpClient:
         self._port = parts.port or (443 if self._secure else 80)
         self._prefix = parts.path.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
+        self.key_hint = key_hint
         if api_key:
+            if not (api_key.isascii() and api_key.isprintable()):  # the library would quote it
+                raise UsageError("the server's key holds characters that no header can.")
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._live: set[HTTPConnection] = set()
         self._lock = threading.Lock()
@@ -87,7 +97,7 @@ class HttpClient:
 
     def stream(
         self, path: str, body: Mapping[str, Any], timeout_s: float
-    ) -> Iterator[tuple[float, bytes]]:
+    ) -> Generator[tuple[float, bytes], None, None]:
         """Post ``body`` and yield each line of the answer that is not empty, with its arrival.
 
         Yields:
@@ -225,12 +235,13 @@ class _Exchange:
         return int(words[1]), body_for(headers), rest
 
     def _refusal(self, status: int) -> RequestError:
-        hint = "Give the server's key: -X api_key=..." if status in {401, 403} else ""
+        hint = self._client.key_hint if status in {401, 403} else ""
         reason = _said(self.read())
         return RequestError(
             f"{self._client.url}{self._path} refused: HTTP {status}, {reason}.",
             hint,
             FailureKind.REFUSED,
+            status,
         )
 
     def read(self) -> bytes:

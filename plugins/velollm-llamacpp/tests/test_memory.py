@@ -4,9 +4,9 @@ import os
 import re
 
 import pytest
-from velollm_llamacpp.memory import memory_use
 
 from velollm_core.backends.contract import Request
+from velollm_core.backends.memory import memory_use
 from velollm_core.config import Config
 
 BREAKDOWN = re.compile(r"- Host +\| +(\d+) = +\d+ \+ +\d+ \+ +\d+")

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 from attrs import evolve
 
 from velollm_core.backends.contract import Installation
 from velollm_core.backends.http import HttpClient
+from velollm_core.backends.local import is_local, listeners
 from velollm_core.config import Config, Settings, Value
 from velollm_core.errors import RequestError, Unavailable, VeloError
 from velollm_core.models.references import resolve
@@ -24,7 +24,6 @@ from velollm_llamacpp.record import recorded_flags
 from velollm_llamacpp.session import LlamaSession
 from velollm_llamacpp.vetting import is_harmless
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _PROBE_TIMEOUT_S = 5.0
 
 
@@ -76,7 +75,7 @@ def models(installation: Installation) -> tuple[Model, ...]:
 
 
 def _model(name: str, path: object, url: str) -> Model:
-    if isinstance(path, str) and _is_local(url) and Path(path).is_absolute():
+    if isinstance(path, str) and is_local(url) and Path(path).is_absolute():
         with suppress(VeloError):  # a file that only the server may read, or one of another machine
             known = resolve(path, (), progress=lambda *_: None, environ={})
             return evolve(known, reference=name, served_name=name)
@@ -127,32 +126,12 @@ def _processes(url: str) -> tuple[psutil.Process, ...]:
 
     Another program there is a proxy or a tunnel, whose arguments and memory mean nothing.
     """
-    parts = urlsplit(url)
-    if not _is_local(url) or parts.port is None:
-        return ()
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.Error:
-        return ()  # macOS tells only root
-    pids = {
-        entry.pid
-        for entry in connections
-        if entry.pid
-        and entry.status == psutil.CONN_LISTEN
-        and entry.laddr
-        and entry.laddr.port == parts.port
-    }
     found = []
-    for pid in pids:
+    for process in listeners(url):
         with suppress(psutil.Error):
-            process = psutil.Process(pid)
             if "llama" in process.name().lower():
                 found.append(process)
     return tuple(found)
-
-
-def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in _LOOPBACK
 
 
 def attach(installation: Installation, model: Model, config: Mapping[str, Value]) -> LlamaSession:

@@ -15,11 +15,11 @@ from velollm_core.backends.contract import (
     Session,
 )
 from velollm_core.backends.http import HttpClient, server_sent_events
+from velollm_core.backends.memory import memory_use
 from velollm_core.backends.processes import Child
 from velollm_core.config import Config, Value
 from velollm_core.errors import FailureKind, NeedsRestart, RequestError
 from velollm_llamacpp.failures import explain
-from velollm_llamacpp.memory import memory_use
 from velollm_llamacpp.readback import read_endpoints
 from velollm_llamacpp.stream import call_for, decode
 
