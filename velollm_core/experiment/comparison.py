@@ -203,5 +203,6 @@ def _judge(
         return said, f"the whole interval is within {percent} of 1"
     winner = list(faults)[said is Verdict.FASTER]
     if winner in broken:
-        return Verdict.INCONCLUSIVE, f"{winner} failed in {faults[winner]} blocks: no winner fails"
+        often = "once" if faults[winner] == 1 else f"{faults[winner]} times"
+        return Verdict.INCONCLUSIVE, f"{winner} failed {often}, and what fails is never faster"
     return said, f"the whole interval is {'above' if said is Verdict.FASTER else 'below'} 1"

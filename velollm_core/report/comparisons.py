@@ -20,15 +20,6 @@ def ratio_text(row: Comparison | Apart) -> str:
     return f"{row.speed_ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
-def sentence(row: Comparison) -> str:
-    """The verdict in a sentence, with everything that it stands on."""
-    where = f"{row.workload}, {_clients(row.concurrency)}"
-    subject = f"{where}: {row.changed} against {row.baseline}"
-    if row.speed_ratio is None:
-        return f"{subject}: {row.verdict}; {row.why}."
-    return f"{subject}: {row.verdict}, {ratio_text(row)} times the speed; {row.why}."
-
-
 def comparison_table(rows: Sequence[Comparison]) -> Table:
     """One line a comparison: the verdict, the ratio, and what it rests on."""
     several = len({row.changed for row in rows}) > 1
@@ -135,7 +126,3 @@ def _title(rows: Sequence[Comparison], *, several: bool) -> str:
 
 def _metric(name: str) -> str:
     return f"{name} ({METRICS[name].summary})"
-
-
-def _clients(number: int) -> str:
-    return "1 client" if number == 1 else f"{number} clients"
