@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from attrs import evolve
 
 from velollm_core.config import Config, LeftOut
 from velollm_core.errors import FailureKind
-from velollm_core.experiment.spec import EngineRecord, Failure
+from velollm_core.experiment.comparison import comparisons
+from velollm_core.experiment.spec import EngineRecord, Failure, Question
 
 
 @pytest.fixture
@@ -96,3 +99,45 @@ def two_arms(build):
     phases = [build.phase([build.sample(index) for index in range(4)])]
     trials = [build.trial(phases, block, arm.name) for block in (0, 1) for arm in arms]
     return build.result(trials, arms=arms)
+
+
+@pytest.fixture
+def versus(build):
+    """``versus(...)`` measures two arms by turns on a machine that slows down by 6 % meanwhile.
+
+    ``changed`` takes ``factor`` times as long a token; in the blocks ``lost`` it fails.
+    """
+
+    def measure(*, pairs=12, factor=0.9, cells=(("short", 1),), lost=(), names=("now", "new")):
+        draw = random.Random(8)
+        trials = []
+        for block in range(pairs):
+            for name, slower in zip(names, (1.0, factor), strict=True):
+                if name == names[1] and block in lost:
+                    failure = Failure(kind=FailureKind.CRASH, message="it fell over")
+                    trials.append(build.trial([], block, name, failure=failure))
+                    continue
+                phases = [
+                    build.phase(
+                        [
+                            build.sample(
+                                index,
+                                first_ms=(40 + 60 * draw.random() ** 3) * clients,
+                                gap_ms=8 * slower * launch * clients**0.6,
+                                prompt_sha256=f"{workload} {clients} {block} {index}",
+                                output_sha256=f"{workload} {clients} {block} {index}",
+                            )
+                            for index in range(6)
+                        ],
+                        workload,
+                        clients,
+                    )
+                    for workload, clients in cells
+                    for launch in [draw.gauss(1, 0.02) * (1 + 0.06 * block / pairs)]
+                ]
+                trials.append(build.trial(phases, block, name))
+        question = Question(baseline=names[0], metric="client_decode_tok_s")
+        result = evolve(build.result(trials), question=question)
+        return evolve(result, comparisons=comparisons(result))
+
+    return measure

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMATS = ("table", "json", "csv", "markdown")
+FORMATS = ("table", "json", "csv", "markdown", "html")
 
 format_option = option(
     "--format", type=click.Choice(FORMATS), default="table", help="What to print."
@@ -47,6 +47,7 @@ def check_target(target: Path | None) -> None:
 def print_result(state: State, result: BenchmarkResult, form: str) -> None:
     """Print ``result`` to standard output in one of :data:`FORMATS`."""
     from velollm_core.report import csv_, markdown, terminal
+    from velollm_core.report.html import page
 
     _print(
         state,
@@ -56,6 +57,7 @@ def print_result(state: State, result: BenchmarkResult, form: str) -> None:
             "json": lambda value: dumps("benchmark", 1, value),
             "csv": csv_.to_csv,
             "markdown": markdown.to_markdown,
+            "html": page.to_html,
             "table": terminal.to_terminal,
         },
     )
@@ -65,6 +67,7 @@ def print_comparison(state: State, result: BenchmarkResult, form: str) -> None:
     """Print what ``result`` answers to its question."""
     from velollm_core.experiment.comparison import answer
     from velollm_core.report import csv_, markdown, terminal
+    from velollm_core.report.html import page
 
     _print(
         state,
@@ -74,6 +77,7 @@ def print_comparison(state: State, result: BenchmarkResult, form: str) -> None:
             "json": lambda value: dumps("comparison", 1, answer(value)),
             "csv": csv_.comparison_to_csv,
             "markdown": markdown.comparison_to_markdown,
+            "html": page.comparison_to_html,
             "table": terminal.comparison_to_terminal,
         },
     )
@@ -82,6 +86,7 @@ def print_comparison(state: State, result: BenchmarkResult, form: str) -> None:
 def print_apart(state: State, result: ApartResult, form: str) -> None:
     """Print two results held against each other."""
     from velollm_core.report import csv_, markdown, terminal
+    from velollm_core.report.html import page
 
     _print(
         state,
@@ -91,6 +96,7 @@ def print_apart(state: State, result: ApartResult, form: str) -> None:
             "json": lambda value: dumps("apart", 1, value),
             "csv": csv_.apart_to_csv,
             "markdown": markdown.apart_to_markdown,
+            "html": page.apart_to_html,
             "table": terminal.apart_to_terminal,
         },
     )

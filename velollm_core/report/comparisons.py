@@ -76,10 +76,11 @@ def apart_table(rows: Sequence[Apart]) -> Table:
 
 def comparison_lines(rows: Sequence[Comparison]) -> tuple[tuple[str, str], ...]:
     """Label and text of what stands below the table: why, the pairs in order, what would help."""
-    several = len(rows) > 1
+    several_arms = len({row.changed for row in rows}) > 1
     lines = []
     for row in rows:
-        where = f" {row.workload} x{row.concurrency}" if several else ""
+        arm = f" {row.changed}" if several_arms else ""
+        where = f"{arm} {row.workload} x{row.concurrency}" if len(rows) > 1 else ""
         lines.append((f"why{where}", f"{row.verdict}: {row.why}"))
         if row.pairs:
             lines.append((f"pairs{where}", pair_text(row)))
