@@ -25,12 +25,12 @@ NATIVE = """The tests of velollm-llamacpp with a native `llama-server` beside th
 is set and read back on both, and the defaults of both are held against the committed record. Name
 the server in `VELOLLM_TEST_LLAMA_SERVER`."""
 AA = """Is the verdict right as often as it says? On the demo model, 12 pairs of 2 `short` requests
-a run: nothing changed (A/A), where `faster` and `slower` are both wrong; one thread against two; and
-both arms through a relay, one of which makes every token arrive 10 % later."""
+a run. Nothing changed (A/A), where `faster` and `slower` are both wrong; one thread against two;
+and both arms through a relay, one of which makes every token arrive 10 % later."""
 OPENAI = """One llama-server, attached to by two backends in turns: by llama.cpp's own protocol,
 which tells how many tokens each event holds, and by the OpenAI one, which tells only how many the
 answer had. The ratio of their decode rates by the client's clock has to lie within 2 % of 1."""
-VLLM = """vLLM serves the demo model on the CPU, in bfloat16, and `velollm --backend openai bench`
+VLLM = """vLLM serves the demo model on the CPU, and `velollm --backend openai bench`
 measures it. What `usage` says of the answers is held against what the server counted at
 `/metrics`."""
 SECTIONS = {

@@ -15,6 +15,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from velollm_core.backends.contract import Backend
+    from velollm_core.doctor.spec import Check, Context
     from velollm_core.experiment.spec import BenchmarkResult, Trial, Workload
     from velollm_core.hardware.probe import Probe
     from velollm_core.hardware.spec import GpuInfo
@@ -89,3 +90,18 @@ def velollm_benchmark_finished(result: BenchmarkResult) -> None:
     Args:
         result: the :class:`~velollm_core.experiment.spec.BenchmarkResult` as it is written to disk.
     """
+
+
+@hookspec
+def velollm_diagnose(context: Context) -> Iterable[Check]:
+    """Offer checks of what holds the machine or your part of the installation back.
+
+    Each :class:`~velollm_core.doctor.spec.Check` has a ``code`` that begins with your plugin's
+    name, and a function that yields its findings. All checks run, each under its own guard: one
+    that raises costs its own findings alone. Look through ``context``, so that tests can plant what
+    you look at; start no engine unless ``context.compare`` is there.
+
+    Args:
+        context: the machine, engines, folders and scripts, gathered before.
+    """
+    raise NotImplementedError

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pluggy._hooks import HookImpl
 
     from velollm_core.backends.contract import Backend
+    from velollm_core.doctor.spec import Check, Context
     from velollm_core.experiment.spec import BenchmarkResult, Trial, Workload
     from velollm_core.hardware.probe import Probe
     from velollm_core.hardware.spec import GpuInfo
@@ -141,6 +142,17 @@ class Plugins:
             "velollm_register_model_sources", "model source", "scheme"
         )
         return tuple(found.values())
+
+    def diagnose(self, context: Context) -> Mapping[str, tuple[Check, ...]]:
+        """The checks of each plugin, by its name."""
+        found: dict[str, tuple[Check, ...]] = {}
+        for implementation in self._implementations("velollm_diagnose"):
+
+            def take(checks: Iterable[Check], name: str = implementation.plugin_name) -> None:
+                found[name] = tuple(checks or ())
+
+            self._call("velollm_diagnose", implementation, take, {"context": context})
+        return found
 
     def trial_finished(self, trial: Trial) -> None:
         """Tell the observers."""

@@ -43,7 +43,7 @@ def raises(error: BaseException):
 def test_the_core_registers_itself_as_a_plugin_would():
     plugins = load({})
     names = {entry.name for entry in plugins.listing() if entry.distribution == "velollm"}
-    assert names == {"core-gpus", "core-models", "core-workloads"}
+    assert names == {"core-doctor", "core-gpus", "core-models", "core-workloads"}
     assert plugins.broken == ()
 
 

@@ -22,7 +22,9 @@ COMMAND_GROUP = "velollm.commands"
 
 COMMANDS = {
     "bench": "Measure a model on an engine with real requests.",
+    "compare": "Say what two configurations, or two results, differ by.",
     "detect": "Show what this machine offers for inference.",
+    "doctor": "Say what holds this machine back, and what to do.",
     "models": "Show what a model file says about itself.",
     "plugins": "List plugins, their hooks, and what is broken.",
     "results": "List, show, export and remove what was measured.",

@@ -4,6 +4,7 @@ error.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -42,9 +43,12 @@ def choose(state: State) -> Chosen:
     loaded = backend.models(installation)
     if state.model is not None:
         known = [model for model in loaded if state.model in {model.served_name, model.reference}]
-        model = known[0] if known else resolve_model(state, state.model)
-        if not known and installation.kind == "server":
-            model = _loaded_as(model, loaded, installation)
+        if known:
+            model = known[0]
+        elif installation.kind == "server":
+            model = _loaded_as(state, state.model, loaded, installation)
+        else:
+            model = resolve_model(state, state.model)
     else:
         model = loaded[0] if loaded else resolve_model(state, "demo")
     version = f" {installation.version}" if installation.version else ""
@@ -52,14 +56,16 @@ def choose(state: State) -> Chosen:
         f"{backend.name}{version} ({installation.kind}: {installation.location}), "
         f"model {model.served_name or model.reference}"
     )
+    if state.model is None and len(loaded) > 1:
+        others = ", ".join(entry.served_name or entry.reference for entry in loaded[1:])
+        state.output.remark(f"it serves others too, which --model names: {others}")
     return Chosen(backend, installation, model)
 
 
 def _installation(state: State) -> tuple[Backend, Installation]:
-    plugins = state.plugins
+    asked = backends(state)
     if state.backend is not None:
-        backend = plugins.backend(state.backend)
-        check_options(backend, state.engine_options)
+        (backend,) = asked
         found = backend.probe(state.engine_options, state.environ)
         if not found:
             raise Unavailable(
@@ -67,16 +73,8 @@ def _installation(state: State) -> tuple[Backend, Installation]:
                 f"Its options: {_options(backend) or 'none'}.",
             )
         return backend, found[0]
-    automatic = [backend for backend in plugins.backends().values() if backend.automatic]
-    given = set(state.engine_options)
-    taking = [b for b in automatic if given <= {option.name for option in b.options}]
-    if automatic and not taking:
-        raise UsageError(
-            f"no backend takes -X {', -X '.join(sorted(given))} together.",
-            "; ".join(f"{backend.name}: {_options(backend)}" for backend in automatic),
-        )
     candidates = []
-    for backend in taking:
+    for backend in asked:
         try:
             found = backend.probe(state.engine_options, state.environ)
         except VeloError:
@@ -93,28 +91,50 @@ def _installation(state: State) -> tuple[Backend, Installation]:
     return min(candidates, key=lambda pair: _KIND_ORDER[pair[1].kind])
 
 
-def _loaded_as(model: Model, loaded: tuple[Model, ...], installation: Installation) -> Model:
-    """The loaded model that ``model`` is the file of: figures must bear the right name.
+def backends(state: State) -> tuple[Backend, ...]:
+    """The backend that is named, else those to choose from that take the options.
+
+    Raises:
+        UsageError: there is no such backend, or none that knows the options.
+        Unavailable: the one that is named is broken.
+    """
+    if state.backend is not None:
+        backend = state.plugins.backend(state.backend)
+        _check_options(backend, state.engine_options)
+        return (backend,)
+    automatic = [backend for backend in state.plugins.backends().values() if backend.automatic]
+    given = set(state.engine_options)
+    taking = tuple(b for b in automatic if given <= {option.name for option in b.options})
+    if automatic and not taking:
+        raise UsageError(
+            f"no backend takes -X {', -X '.join(sorted(given))} together.",
+            "; ".join(f"{backend.name}: {_options(backend)}" for backend in automatic),
+        )
+    return taking
+
+
+def _loaded_as(
+    state: State, reference: str, loaded: tuple[Model, ...], installation: Installation
+) -> Model:
+    """The loaded model that ``reference`` is the file of: figures must bear the right name.
 
     Raises:
         UsageError: the server has another one loaded.
     """
-    for entry in loaded:
-        if entry.fingerprint is not None and entry.fingerprint == model.fingerprint:
-            return entry
+    fingerprints = {entry.fingerprint: entry for entry in loaded if entry.fingerprint is not None}
+    if fingerprints:  # where no file is known, there is nothing to hold the reference against
+        with suppress(VeloError):
+            found = resolve_model(state, reference).fingerprint
+            if found in fingerprints:
+                return fingerprints[found]
     names = ", ".join(entry.served_name or entry.reference for entry in loaded) or "none"
     raise UsageError(
-        f"the server at {installation.location} does not serve {model.reference}; loaded: {names}.",
+        f"the server at {installation.location} does not serve {reference}; loaded: {names}.",
         "Leave out --model, or name what is loaded.",
     )
 
 
-def check_options(backend: Backend, given: dict[str, str]) -> None:
-    """Make sure that ``backend`` knows every option in ``given``.
-
-    Raises:
-        UsageError: it does not; the message lists those it has.
-    """
+def _check_options(backend: Backend, given: dict[str, str]) -> None:
     known = {option.name for option in backend.options}
     for name in given:
         if name not in known:

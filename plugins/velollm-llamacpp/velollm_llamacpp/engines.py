@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from velollm_core.backends.contract import Installation
 from velollm_core.errors import Unavailable
 from velollm_core.hardware.probe import Finished, execute
 from velollm_llamacpp.flags import Flags, parse_help
@@ -56,6 +57,17 @@ def shielded(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
     kept = {name: text for name, text in environ.items() if not name.startswith(STRAYS)}
     blind = {"XDG_CONFIG_HOME": str(directory), "APPDATA": str(directory)}
     return {**kept, **blind, "GGML_NO_BACKTRACE": "1"}
+
+
+def build_of(installation: Installation) -> Engine:
+    """The build behind an engine that can be started here.
+
+    Raises:
+        Unavailable: it is no longer there, or does not run.
+    """
+    if installation.kind == "wheel":
+        return examine_wheel()
+    return examine_binary(Path(installation.location))
 
 
 def examine_binary(path: Path) -> Engine:

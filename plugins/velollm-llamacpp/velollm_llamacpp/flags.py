@@ -7,7 +7,7 @@ of them is written down here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
@@ -16,6 +16,7 @@ _NAMES = re.compile(rf"{_NAME.pattern}(?:,\s+{_NAME.pattern})*")
 _ENVIRON = re.compile(r"\(env: (\w+)\)")
 _DEFAULT = re.compile(r"default: '?([^\s,;)'\[]+)")
 _ALLOWED = re.compile(r"allowed values: ([\w.+-]+(?:, [\w.+-]+)*)")
+_REMOVED = re.compile(r"argument has been removed\.?\s*(.*?)(?: \(env: \w+\))?$")
 _BULLET = re.compile(r"^- ([\w+-]+)(?: \(default\))?:", re.MULTILINE)
 _LISTED = re.compile(r"[a-z0-9-]+(?:[|,][a-z0-9-]+)+")
 
@@ -53,6 +54,8 @@ class Flags:
     entries: tuple[Flag, ...]
     traces: bool = False
     """Whether verbosity 4 means ``trace``, where this build tells how it set itself up."""
+    removed: Mapping[str, str] = field(factory=dict)
+    """Spellings and variables that this build refuses, and what its help says to use instead."""
     _by_name: dict[str, Flag] = field(init=False, repr=False, eq=False)
 
     @_by_name.default
@@ -93,7 +96,7 @@ class Flags:
 def parse_help(text: str) -> Flags:
     """The flags in the output of ``llama-server --help``; none where it is something else.
 
-    Flags that the help lists only to say that they have been removed are left out.
+    Flags that the help lists only to say that they have been removed are in ``removed`` alone.
     """
     entries: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
@@ -101,8 +104,20 @@ def parse_help(text: str) -> Flags:
             entries.append((line, []))
         elif line.startswith("    ") and entries:
             entries[-1][1].append(line.strip())
-    flags = [flag for line, rest in entries if (flag := _flag(line, rest)) is not None]
-    return Flags(tuple(flags), traces=bool(re.search(r"^\s*- 4: trace", text, re.MULTILINE)))
+    flags: list[Flag] = []
+    removed: dict[str, str] = {}
+    for line, rest in entries:
+        flag = _flag(line, rest)
+        gone = _REMOVED.search(" ".join((line, *rest)))
+        if flag is None:
+            continue
+        if gone is None:
+            flags.append(flag)
+        else:
+            instead = gone.group(1).strip(" .")
+            removed |= dict.fromkeys(filter(None, (*flag.names, flag.environ)), instead)
+    traces = bool(re.search(r"^\s*- 4: trace", text, re.MULTILINE))
+    return Flags(tuple(flags), traces, removed)
 
 
 def _flag(line: str, rest: list[str]) -> Flag | None:
@@ -112,8 +127,6 @@ def _flag(line: str, rest: list[str]) -> Flag | None:
     placeholder, description = _placeholder(line[match.end() :])
     text = "\n".join((description, *rest))
     joined = " ".join(text.split())
-    if "argument has been removed" in joined:
-        return None
     names, negatives = _split_negatives(_NAME.findall(match.group()))
     environ = _ENVIRON.search(joined)
     default = _DEFAULT.search(joined)

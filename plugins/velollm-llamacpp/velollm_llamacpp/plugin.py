@@ -1,4 +1,4 @@
-"""What VeloLLM loads: registers the backend. Imports nothing heavy."""
+"""What VeloLLM loads: the backend, and checks for doctor. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from velollm_core.backends.contract import Backend
+    from velollm_core.doctor.spec import Check
 
 VELOLLM_HOOKS = 1
 
@@ -21,3 +22,11 @@ def velollm_register_backends(register: Callable[[Backend], None]) -> None:
     from velollm_llamacpp.backend import LlamaCpp
 
     register(LlamaCpp())
+
+
+@hookimpl
+def velollm_diagnose() -> tuple[Check, ...]:
+    """Offer checks of the build, its settings, and commands in scripts."""
+    from velollm_llamacpp.diagnose import CHECKS
+
+    return CHECKS
