@@ -1,12 +1,8 @@
-"""What tests of several folders share: results built by hand, and the command as a user runs it."""
+"""What tests of several folders share: results built by hand, and a user's environment."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +21,7 @@ from velollm_core.experiment.spec import (
     WorkloadRecord,
 )
 from velollm_core.hardware.spec import CpuInfo, HardwareSpec, MemoryInfo, OsInfo
+from velollm_core.models.demo import cache_directory
 from velollm_core.models.spec import ModelSpec
 
 
@@ -162,33 +159,11 @@ def build():
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def velollm_environ(velollm_environ: dict[str, str]) -> dict[str, str]:
     """A user who has set nothing; the cache alone is shared, for the demo model."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VELOLLM_", "LLAMA_"))}
-    if "VELOLLM_CACHE_DIR" in os.environ:
-        kept["VELOLLM_CACHE_DIR"] = os.environ["VELOLLM_CACHE_DIR"]
-    return kept | {
-        "VELOLLM_DATA_DIR": str(tmp_path / "data"),
-        "VELOLLM_CONFIG_DIR": str(tmp_path / "config"),
-        "COLUMNS": "120",
-    }
+    return velollm_environ | {"VELOLLM_CACHE_DIR": str(cache_directory(os.environ))}
 
 
 @pytest.fixture
-def velollm(
-    environ: dict[str, str], tmp_path: Path
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``velollm`` with arguments to its end; keyword ``env`` adds to its environment."""
-
-    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120):
-        return subprocess.run(
-            [sys.executable, "-m", "velollm_core.cli", *words],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environ | (env or {}),
-            timeout=timeout,
-            check=False,
-        )
-
-    return run
+def environ(velollm_environ: dict[str, str]) -> dict[str, str]:
+    return velollm_environ

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from velollm_core.testing.processes import runs
+
 
 class Running:
     """One ``velollm`` under way, with everything it ever started."""
@@ -52,7 +54,7 @@ class Running:
 
     def server_after(self, before: psutil.Process, seconds: float = 90.0) -> psutil.Process:
         """The next launch's engine, once it serves."""
-        wait_for(lambda: not _runs(before), seconds)
+        wait_for(lambda: not runs(before), seconds)
         return self.server(seconds)
 
     def catches_signals(self) -> None:
@@ -81,16 +83,9 @@ class Running:
         """Fail where a process that it started still runs."""
 
         def gone() -> bool:
-            return not [p for p in self._family if _runs(p)]
+            return not [p for p in self._family if runs(p)]
 
         wait_for(gone, 20)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def wait_for(condition: Callable[[], object], seconds: float):
@@ -117,6 +112,6 @@ def start(environ: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Run
         if running.process.poll() is None:
             running.process.kill()
         for process in running.look():
-            if _runs(process):
+            if runs(process):
                 os.kill(process.pid, signal.SIGKILL)
         running.process.communicate()

@@ -29,10 +29,10 @@ def measure(state: State, experiment: Experiment, resumed: str | None) -> Outcom
         Unsettled: something else is at work on this machine, and ``experiment`` is not forced.
         UsageError: ``resumed`` names no run.
     """
-    hardware = detect(gpus=state.plugins.detect_gpus)
-    notes = _conditions(state, experiment, hardware)
     if resumed is not None:
         resumed = state.journal.find(resumed).id
+    hardware = detect(gpus=state.plugins.detect_gpus)
+    notes = _conditions(state, experiment, hardware)
     surroundings = Surroundings(
         environ={k: v for k, v in state.environ.items() if not k.startswith("VELOLLM_")},
         available_bytes=available_bytes,

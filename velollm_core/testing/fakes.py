@@ -1,6 +1,8 @@
 """A backend without an engine: its answers, their timing and its faults are planted.
 
-Nothing sleeps: the arrival times of events are computed, so a thousand trials take a second.
+Nothing sleeps: the arrival times of events are computed, so a thousand trials take a second. With a
+:class:`~velollm_core.testing.clock.VirtualClock` in the script, loading and answering take that
+clock's time, and a machine can drift over it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from velollm_core.config import Choices, Config, Knob, Range, Role, Settings
 from velollm_core.errors import FailureKind, LaunchError, NeedsRestart, RequestError
 from velollm_core.experiment.monitor import Observed, Watch
 from velollm_core.models.spec import Model
+from velollm_core.testing.clock import VirtualClock
+from velollm_core.testing.noise import Drift, factor, no_drift
 
 KNOBS = (
     Knob(
@@ -53,21 +57,36 @@ class Script:
     """How a fake behaves.
 
     ``token_ms`` gives the milliseconds a token from the configuration; noise multiplies it, once a
-    launch and once a token. ``fail_request`` maps a request's number within a launch to the failure
-    that it ends with, ``fail_launch`` a launch's number to one. ``ignores`` names knobs that the
-    fake takes without effect. ``on_request`` is called before each answer.
+    launch and once a token: the standard deviation of the factor's logarithm, with heavy tails
+    where ``tails`` (degrees of freedom of Student's t, above 2) are given. ``drift`` is a further
+    factor on every duration, by the time that has passed on ``clock``. ``fail_request`` maps a
+    request's number within a launch to the failure that it ends with, ``fail_launch`` a launch's
+    number to one. ``ignores`` names knobs that the fake takes without effect. ``on_request`` is
+    called before each answer.
     """
 
     token_ms: Callable[[Config], float] = lambda _: 8.0
     prompt_ms: float = 20.0
     launch_noise: float = 0.0
     token_noise: float = 0.0
+    tails: float | None = None
+    drift: Drift = no_drift
+    clock: VirtualClock | None = None
+    load_ms: float = 500.0
     seed: int = 0
     fail_request: Mapping[int, FailureKind] = field(factory=dict)
     fail_launch: Mapping[int, FailureKind] = field(factory=dict)
     ignores: frozenset[str] = frozenset()
     footprint_bytes: int = 1024
     on_request: Callable[[int], None] = lambda _: None
+
+    def passes(self, duration_ms: float) -> float:
+        """How long ``duration_ms`` takes on the machine as it is now; the clock goes on by it."""
+        now_ms = 0.0 if self.clock is None else self.clock.now_ms()
+        taken_ms = duration_ms * self.drift(now_ms)
+        if self.clock is not None:
+            self.clock.advance(taken_ms)
+        return taken_ms
 
 
 @define
@@ -80,7 +99,7 @@ class FakeSession(Session):
     closed: bool = False
     url: str = "fake:"
     pids: tuple[int, ...] = ()
-    load_ms: float | None = 500.0
+    load_ms: float | None = None
     capabilities: frozenset[Capability] = frozenset(
         {Capability.SERVER_TIMINGS, Capability.TOKEN_COUNTS, Capability.MEMORY}
     )
@@ -114,20 +133,16 @@ class FakeSession(Session):
         self.script.on_request(number)
         if self.closed:
             raise RequestError("the fake is closed.", "", FailureKind.INTERRUPTED)
-        draw = random.Random(f"{self.script.seed}/{self.launch_number}/{number}")  # noqa: S311 - noise
-        launch = random.Random(f"{self.script.seed}/{self.launch_number}")  # noqa: S311 - noise
-        token_ms = self.script.token_ms(self.config) * (
-            1 + launch.gauss(0, self.script.launch_noise)
-        )
-        at_ms = self.script.prompt_ms
-        first_ms = at_ms
+        script, name = self.script, f"{self.script.seed}/{self.launch_number}"
+        launch = random.Random(name)  # noqa: S311 - noise
+        draw = random.Random(f"{name}/{number}")  # noqa: S311 - noise
+        token_ms = script.token_ms(self.config) * factor(launch, script.launch_noise, script.tails)
+        at_ms = first_ms = script.passes(script.prompt_ms)
         for index in range(request.max_tokens):
-            if number in self.script.fail_request and index == request.max_tokens // 2:
-                raise RequestError(
-                    "the fake fails as planted.", "", self.script.fail_request[number]
-                )
+            if number in script.fail_request and index == request.max_tokens // 2:
+                raise RequestError("the fake fails as planted.", "", script.fail_request[number])
             if index:
-                at_ms += max(0.01, token_ms * (1 + draw.gauss(0, self.script.token_noise)))
+                at_ms += script.passes(token_ms * factor(draw, script.token_noise, script.tails))
             yield Event(at_ms=at_ms, text=f" {index}", tokens=1)
         yield Finish(
             at_ms=at_ms,
@@ -190,6 +205,7 @@ class FakeBackend(Backend):
     def _open(self, config: Config) -> Session:
         number = len(self.sessions)
         session = FakeSession(self.script, config, number)
+        session.load_ms = self.script.passes(self.script.load_ms)
         self.sessions.append(session)
         if number in self.script.fail_launch:
             raise LaunchError(

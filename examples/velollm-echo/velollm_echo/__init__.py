@@ -18,9 +18,8 @@ from velollm_core.backends.contract import (
 )
 from velollm_core.backends.processes import Place
 from velollm_core.config import Config, Knob, Range, Role, Settings
+from velollm_core.errors import FailureKind, RequestError
 from velollm_core.models.spec import Model
-
-VELOLLM_HOOKS = 1
 
 DELAY = Knob(
     name="delay_ms",
@@ -33,18 +32,15 @@ DELAY = Knob(
 
 
 class EchoSession(Session):
-    """A running echo. Its tokens are words, which it knows because it makes them."""
+    """A running echo. Its tokens are words: it makes them itself, so it may say so."""
 
     url = "echo:"
+    load_ms = 0.0
     capabilities = frozenset({Capability.SERVER_TIMINGS, Capability.TOKEN_COUNTS})
 
     def __init__(self, delay_ms: int) -> None:
         self._delay_ms = delay_ms
-        self.load_ms = 0.0
-
-    def effective(self) -> Config:
-        """What the engine really uses."""
-        return Config({DELAY.name: self._delay_ms})
+        self._closed = False
 
     def generate(self, request: Request) -> Iterator[Event | Finish]:
         """Repeat the prompt, a word an event."""
@@ -53,21 +49,35 @@ class EchoSession(Session):
         first_ms = last_ms = 0.0
         for index, word in enumerate(words[: request.max_tokens]):
             time.sleep(self._delay_ms / 1000)
+            if self._closed:
+                raise RequestError("the echo was closed.", "", FailureKind.INTERRUPTED)
             last_ms = (time.perf_counter() - sent) * 1000
             first_ms = first_ms or last_ms
             yield Event(at_ms=last_ms, text=word if index == 0 else f" {word}", tokens=1)
         count = min(len(words), request.max_tokens)
         yield Finish(
             at_ms=(time.perf_counter() - sent) * 1000,
-            reason="length" if count < len(words) else "stop",
+            reason="length" if count == request.max_tokens else "stop",
             prompt_tokens=len(words),
             cached_tokens=0,
             output_tokens=count,
             timings=ServerTimings(prompt_ms=first_ms, predicted_ms=last_ms - first_ms),
         )
 
+    def effective(self) -> Config:
+        """What the engine really uses."""
+        return Config({DELAY.name: self._delay_ms})
+
     def close(self) -> None:
-        """Nothing was started, so nothing has to end."""
+        """No process was started, so none has to end; answers under way do."""
+        self._closed = True
+
+
+def _words(request: Request) -> list[str]:
+    if isinstance(request.prompt, str):
+        return request.prompt.split()
+    parts = [part if isinstance(part, int) else part.content for part in request.prompt]
+    return " ".join(map(str, parts)).split()
 
 
 class EchoBackend(Backend):
@@ -104,10 +114,3 @@ class EchoBackend(Backend):
 def velollm_register_backends(register: Callable[[Backend], None]) -> None:
     """Offer the echo."""
     register(EchoBackend())
-
-
-def _words(request: Request) -> list[str]:
-    if isinstance(request.prompt, str):
-        return request.prompt.split()
-    parts = [part if isinstance(part, int) else part.content for part in request.prompt]
-    return " ".join(map(str, parts)).split()

@@ -4,11 +4,9 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from velollm_llamacpp.backend import LlamaCpp
 
@@ -24,13 +22,9 @@ NATIVE = os.environ.get("VELOLLM_TEST_LLAMA_SERVER") or shutil.which("llama-serv
 
 
 @pytest.fixture(autouse=True)
-def no_process_left():
+def no_process_left(no_process_left):
     """Whatever a test starts is gone after it."""
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    left = set(psutil.Process().children(recursive=True)) - before
-    _, alive = psutil.wait_procs(left, timeout=10)
-    assert not alive
+    return no_process_left
 
 
 @pytest.fixture(scope="session")
@@ -62,21 +56,8 @@ def installation(request) -> Installation:
 
 
 @pytest.fixture
-def place(tmp_path) -> Callable[..., Place]:
-    """Makes places with a deadline that a busy machine can keep."""
-    count = iter(range(1000))
-
-    def make(seconds: float = 90.0, **environ: str) -> Place:
-        directory = tmp_path / f"place-{next(count)}"
-        directory.mkdir()
-        return Place(
-            directory=directory,
-            log_path=directory / "server.log",
-            environ={**os.environ, **environ},
-            deadline=time.monotonic() + seconds,
-        )
-
-    return make
+def place(velollm_place) -> Callable[..., Place]:
+    return velollm_place
 
 
 @pytest.fixture
@@ -116,19 +97,14 @@ def program(tmp_path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def scripted() -> Iterator[Callable[..., RawServer]]:
+def scripted(raw_server) -> Callable[..., RawServer]:
     """Starts servers whose answer to each request is the bytes that ``answer`` yields."""
-    servers = []
 
     def make(answer: Callable[[bytes], Iterator[bytes]]) -> RawServer:
         def behave(connection, request):
             for data in answer(request):
                 connection.sendall(data)
 
-        server = RawServer(behave)
-        servers.append(server)
-        return server
+        return raw_server(behave)
 
-    yield make
-    for server in servers:
-        server.close()
+    return make
