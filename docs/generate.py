@@ -120,6 +120,19 @@ def knobs(module: str, title: str) -> Callable[[], str]:
     return page
 
 
+def checks() -> str:
+    """Every check of ``velollm doctor``, by the plugin that brings it."""
+    parts = [
+        "# What doctor looks at",
+        "`velollm doctor` asks all of these; [how to use it](../how-to/doctor.md).",
+    ]
+    for plugin, module in DIAGNOSES.items():
+        offered = importlib.import_module(module).velollm_diagnose()
+        rows = [f"| `{check.code}` | {check.explains} |" for check in offered]
+        parts += [f"## From {plugin}", "\n".join(["| code | what it finds |", "|---|---|", *rows])]
+    return join(parts)
+
+
 def commands() -> Iterator[tuple[list[str], click.Command]]:
     """Every command and subcommand with its path."""
     yield ["velollm"], cli
@@ -174,12 +187,17 @@ def join(parts: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+DIAGNOSES = {"core-doctor": "velollm_core.doctor.hooks", "llamacpp": "velollm_llamacpp.plugin"}
+"""Modules whose checks are listed, by the name of their plugin."""
+
 PAGES = {
+    "doctor.md": checks,
     "hooks.md": hooks,
     "errors.md": error_classes,
     "environment.md": environment,
     "command-line.md": command_line,
     "knobs-llamacpp.md": knobs("velollm_llamacpp.knobs", "Knobs of llama.cpp"),
+    "knobs-openai.md": knobs("velollm_openai.knobs", "Knobs of OpenAI-compatible servers"),
 }
 
 

@@ -1,0 +1,147 @@
+"""Do two backends see the same server alike?
+
+One real llama-server is started once. velollm-llamacpp attaches to it by llama.cpp's own protocol,
+velollm-openai by the OpenAI one, and both measure the ``short`` workload, block by block in
+shuffled order. The first is told how many tokens each event holds, the second only how many the
+answer had: their decode rates by the client's clock must agree within 2 %, interval included.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from record import arguments, write_record
+
+from velollm_core.backends.contract import Installation, Session
+from velollm_core.backends.processes import Place
+from velollm_core.config import Settings
+from velollm_core.experiment.clock import SystemClock
+from velollm_core.experiment.journal import RunJournal
+from velollm_core.experiment.measures import client_decode_tok_s, measured
+from velollm_core.experiment.monitor import SystemMonitor
+from velollm_core.experiment.runner import Surroundings, run
+from velollm_core.experiment.spec import Arm, Experiment, Phase, Trial
+from velollm_core.hardware.detect import available_bytes
+from velollm_core.models.references import resolve
+from velollm_core.plugins import Plugins, load
+from velollm_core.statistics import mean, paired_ratio
+
+ALLOWED = 0.02
+BACKENDS = ("llamacpp", "openai")
+
+
+def main() -> int:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--blocks", type=int, default=48)
+    parser.add_argument("--requests", type=int, default=2)
+    given = parser.parse_args()
+    plugins = load(dict(os.environ))
+    with started(plugins) as (engine, session):
+        trials = measure(plugins, session.url, given.blocks, given.requests)
+    failures = [trial.failure.message for trial in trials if trial.failure is not None]
+    if failures:
+        print(f"{len(failures)} trials failed: {failures[0]}", file=sys.stderr)
+        return 1
+    rates = {name: values(trials, name) for name in BACKENDS}
+    ratio = paired_ratio(*rates.values())
+    assert ratio is not None
+    samples = [sample for trial in trials for sample in measured(trial.phases[0])]
+    figures = {
+        "llama-server": f"{engine.kind} {engine.version or engine.build}",
+        "blocks": ratio.n,
+        "requests a block and backend": given.requests,
+        "decode rate by llamacpp, mean tok/s": mean(rates["llamacpp"]),
+        "decode rate by openai, mean tok/s": mean(rates["openai"]),
+        "openai to llamacpp, ratio": ratio.value,
+        "openai to llamacpp, 95 % interval, low": ratio.low,
+        "openai to llamacpp, 95 % interval, high": ratio.high,
+        "answers that ended by themselves": sum(s.finish_reason == "stop" for s in samples),
+        "answers": len(samples),
+    }
+    write_record(
+        given.output,
+        figures,
+        [
+            "velollm_core/backends",
+            "velollm_core/experiment",
+            "plugins/velollm-llamacpp/velollm_llamacpp",
+            "plugins/velollm-openai/velollm_openai",
+        ],
+    )
+    return 0 if ratio.low >= 1 - ALLOWED and ratio.high <= 1 + ALLOWED else 1
+
+
+@contextmanager
+def started(plugins: Plugins) -> Iterator[tuple[Installation, Session]]:
+    """A llama-server of the user's, or the wheel, with the demo model."""
+    backend = plugins.backend("llamacpp")
+    named = os.environ.get("VELOLLM_TEST_LLAMA_SERVER")
+    engine = backend.probe({"server": named} if named else {}, os.environ)[0]
+    model = resolve(
+        "demo", plugins.model_sources(), progress=lambda *_: None, environ=dict(os.environ)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(
+            directory=Path(folder),
+            log_path=Path(folder) / "log",
+            environ=dict(os.environ),
+            deadline=time.monotonic() + 120,
+        )
+        # One thread: two that wait for each other make any other work on the machine a bigger
+        # difference than the one that is looked for.
+        config = backend.defaults(engine, model).config | {"threads": 1}
+        with backend.launch(engine, model, Settings(config=config), place) as session:
+            yield engine, session
+
+
+def measure(plugins: Plugins, url: str, blocks: int, requests: int) -> tuple[Trial, ...]:
+    """Every block holds each backend once."""
+    workload = plugins.workloads()["short"]
+    experiment = Experiment(
+        arms=tuple(arm(plugins, name, url) for name in BACKENDS),
+        phases=(Phase(workload=workload, requests=requests, warmup=0),),  # one server, warm at once
+        blocks=blocks,
+        unit="block",
+    )
+    surroundings = Surroundings(
+        environ=dict(os.environ),
+        available_bytes=available_bytes,
+        monitor=SystemMonitor(available_bytes),
+        hardware_fingerprint="",
+    )
+    return run(
+        experiment,
+        journal=RunJournal("openai-rate"),
+        clock=SystemClock(),
+        surroundings=surroundings,
+    ).trials
+
+
+def arm(plugins: Plugins, name: str, url: str) -> Arm:
+    backend = plugins.backend(name)
+    installation = backend.probe({"url": url}, {})[0]
+    return Arm(
+        name=name,
+        backend=backend,
+        installation=installation,
+        model=backend.models(installation)[0],
+        settings=Settings(),
+        mode="attach",
+    )
+
+
+def values(trials: tuple[Trial, ...], name: str) -> list[float]:
+    """The decode rate of each block."""
+    mine = sorted((trial for trial in trials if trial.arm == name), key=lambda trial: trial.block)
+    rates = [client_decode_tok_s(trial.phases[0]) for trial in mine]
+    return [rate for rate in rates if rate is not None]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
