@@ -32,12 +32,13 @@ from velollm_llamacpp.session import LlamaSession
 from velollm_core.backends.contract import Event, Finish, Installation, Request, Session
 from velollm_core.backends.processes import Place
 from velollm_core.config import Config, Settings
+from velollm_core.documents import to_plain
 from velollm_core.experiment.clock import SystemClock
 from velollm_core.experiment.comparison import compare
 from velollm_core.experiment.conditions import spoilers
 from velollm_core.experiment.journal import RunJournal
 from velollm_core.experiment.monitor import SystemMonitor
-from velollm_core.experiment.records import workload_record
+from velollm_core.experiment.records import arm_record, workload_record
 from velollm_core.experiment.runner import Surroundings, run
 from velollm_core.experiment.spec import Arm, Experiment, Phase, Question
 from velollm_core.hardware.detect import available_bytes
@@ -128,8 +129,8 @@ def through_the_command(change: str, number: int) -> dict[str, Any]:
             done = subprocess.run(
                 command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
             )
-            if done.stdout:
-                return shortened(json.loads(done.stdout)["comparisons"][0])
+            if done.returncode in {0, 4} and done.stdout:
+                return checked(json.loads(done.stdout)["comparisons"][0])
             # It refuses to measure while something else is at work here.
             if "not at rest" not in done.stderr or time.monotonic() > deadline:
                 raise SystemExit(done.stderr)
@@ -180,24 +181,19 @@ def relayed(number: int) -> dict[str, Any]:
     assert experiment.question is not None
     row = compare(
         experiment.question,
-        [arm.name for arm in arms],
+        [arm_record(arm) for arm in arms],
         [workload_record(phase) for phase in experiment.phases],
         result.trials,
+        experiment.blocks,
     )[0]
-    return shortened(
-        {
-            "verdict": row.verdict.value,
-            "speed_ratio": row.speed_ratio,
-            "low": row.low,
-            "high": row.high,
-            "pairs": row.pairs,
-        }
-    )
+    return checked(to_plain(row))
 
 
-def shortened(row: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {name: row[name] for name in ("verdict", "speed_ratio", "low", "high")}
-    return {**figures, "pairs": len(row["pairs"])}
+def checked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a run, if it is one of whole pairs."""
+    if len(row["pairs"]) != PAIRS:
+        raise SystemExit(f"only {len(row['pairs'])} of {PAIRS} pairs: {row['why']}")
+    return {name: row[name] for name in ("verdict", "speed_ratio", "low", "high")}
 
 
 def figures(done: list[dict[str, Any]]) -> dict[str, Any]:
@@ -238,7 +234,11 @@ class RelayedSession(Session):
             [sys.executable, str(program), port, str(stretch)], stdout=subprocess.PIPE, text=True
         )
         assert self._relay.stdout is not None
-        self.url = f"http://127.0.0.1:{int(self._relay.stdout.readline())}"
+        said = self._relay.stdout.readline()
+        if not said.strip().isdigit():
+            inner.close()
+            raise SystemExit("the relay did not start")
+        self.url = f"http://127.0.0.1:{int(said)}"
         self._through = LlamaSession(self.url)
         self.pids = (*inner.pids, self._relay.pid)
         self.load_ms = inner.load_ms

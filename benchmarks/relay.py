@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
 
 _CHUNK_BYTES = 65536
 
@@ -24,21 +23,36 @@ class Relay:
     ) -> None:
         server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
         asked = time.perf_counter()
+        answers: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
-        async def ask(chunk: bytes) -> None:
+        async def requests() -> None:
             nonlocal asked
-            asked = time.perf_counter()
-            to_server.write(chunk)
-            await to_server.drain()
+            while chunk := await received(client):
+                asked = time.perf_counter()
+                to_server.write(chunk)
+                await to_server.drain()
+            to_server.close()
 
-        async def answer(chunk: bytes) -> None:
-            due = asked + self.stretch * (time.perf_counter() - asked)
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            to_client.write(chunk)
-            await to_client.drain()
+        async def arrivals() -> None:
+            # Stamped as they arrive, whatever still waits to be sent on.
+            while True:
+                chunk = await received(server)
+                waited = time.perf_counter() - asked
+                answers.put_nowait((asked + self.stretch * waited, chunk))
+                if not chunk:
+                    return
 
-        await asyncio.gather(pump(client, ask), pump(server, answer, to_client, to_server))
-        to_client.close()
+        async def departures() -> None:
+            while True:
+                due, chunk = await answers.get()
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                if not chunk:
+                    to_client.close()
+                    return
+                to_client.write(chunk)
+                await to_client.drain()
+
+        await asyncio.gather(requests(), arrivals(), departures(), return_exceptions=True)
 
     async def serve(self) -> None:
         listening = await asyncio.start_server(self.connection, "127.0.0.1", 0)
@@ -47,19 +61,12 @@ class Relay:
             await listening.serve_forever()
 
 
-async def pump(
-    source: asyncio.StreamReader,
-    sink: Callable[[bytes], Awaitable[None]],
-    *ended: asyncio.StreamWriter,
-) -> None:
-    """Hand every chunk to ``sink``; close ``ended`` when the source is at its end."""
+async def received(source: asyncio.StreamReader) -> bytes:
+    """The next bytes, none at the end, however it comes."""
     try:
-        while chunk := await source.read(_CHUNK_BYTES):
-            await sink(chunk)
+        return await source.read(_CHUNK_BYTES)
     except ConnectionError:
-        pass
-    for writer in ended:
-        writer.close()
+        return b""
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ unknown keys, missing keys and values of another type are never repaired in sile
 from __future__ import annotations
 
 import json
+import math
 import os
+import reprlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from cattrs import Converter, transform_error
 from cattrs.preconf.json import make_converter
@@ -30,28 +32,40 @@ def _strict(accepted: tuple[type, ...], kind: type) -> Callable[[Any, Any], Any]
             return _structure_enum(value, target)
         # type(), not isinstance: True is an int, and "7" must not become 7.
         if type(value) not in accepted:
-            raise TypeError(f"expected {kind.__name__}, got {value!r}")
-        return kind(value)
+            raise TypeError(f"expected {kind.__name__}, got {reprlib.repr(value)}")
+        return kind(_finite(value))
 
     return structure
 
 
 def _structure_value(value: Any, _: Any) -> Any:
     if type(value) not in {bool, int, float, str}:
-        raise TypeError(f"expected a boolean, number or text, got {value!r}")
+        raise TypeError(f"expected a boolean, number or text, got {reprlib.repr(value)}")
+    return _finite(value)
+
+
+def _finite(value: Any) -> Any:
+    """``value``, which if it is a number can be calculated with.
+
+    Raises:
+        OverflowError: it is an integer that no float can hold.
+        ValueError: it is infinite, as JSON's 1e400 becomes, or none.
+    """
+    if not isinstance(value, str) and not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value}")
     return value
 
 
 def _structure_enum(value: Any, kind: Any) -> Any:
     known = [member.value for member in kind]
     if type(value) is not str or value not in known:
-        raise TypeError(f"expected one of {', '.join(known)}, got {value!r}")
+        raise TypeError(f"expected one of {', '.join(known)}, got {reprlib.repr(value)}")
     return kind(value)
 
 
 def _structure_config(value: Any, _: Any) -> Config:
     if not isinstance(value, dict):
-        raise TypeError(f"expected an object of knobs, got {value!r}")
+        raise TypeError(f"expected an object of knobs, got {reprlib.repr(value)}")
     return Config({str(name): _structure_value(entry, None) for name, entry in value.items()})
 
 
@@ -102,9 +116,28 @@ def from_plain(raw: object, kind: type[T], where: str) -> T:
 
 
 def dumps(kind: str, major: int, value: object) -> str:
-    """A document as text: two-space indented JSON with the schema first."""
+    """A document as text: two-space indented JSON with the schema first.
+
+    Raises:
+        DocumentError: it holds a number that JSON lacks; the first one's key is named.
+    """
     document = {"schema": f"velollm.{kind}/{major}", **to_plain(value)}
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        reason = next(_not_finite(document, "$"), str(error))
+        raise DocumentError(f"this {kind} document cannot be written as JSON: {reason}.") from error
+
+
+def _not_finite(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{value} @ {path}"
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _not_finite(entry, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, entry in enumerate(value):
+            yield from _not_finite(entry, f"{path}[{position}]")
 
 
 def loads(text: str, kind: str, major: int, cls: type[T], where: str) -> T:
@@ -114,9 +147,11 @@ def loads(text: str, kind: str, major: int, cls: type[T], where: str) -> T:
         DocumentError: it is not JSON, of another kind or major, or does not fit ``cls``.
     """
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise DocumentError(f"{where} is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise DocumentError(f"{where} is no VeloLLM document: it is nested too deeply.") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(schema, str) or not schema.startswith("velollm."):
         raise DocumentError(f"{where} is no VeloLLM document: it has no key 'schema'.")
@@ -129,6 +164,11 @@ def loads(text: str, kind: str, major: int, cls: type[T], where: str) -> T:
             "Use the version of VeloLLM that wrote it, or measure again.",
         )
     return from_plain({key: entry for key, entry in raw.items() if key != "schema"}, cls, where)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Python's parser takes NaN and Infinity, which JSON lacks."""
+    raise ValueError(f"it holds {name}")
 
 
 def read(path: Path, kind: str, major: int, cls: type[T]) -> T:
@@ -174,7 +214,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write(path: Path, kind: str, major: int, value: object) -> None:
-    """Write a document, whole or not at all; see :func:`write_text`."""
+    """Write a document, whole or not at all; see :func:`dumps` and :func:`write_text`."""
     write_text(path, dumps(kind, major, value))
 
 

@@ -272,16 +272,21 @@ def verdict(speed: Ratio | None, margin: float = MARGIN) -> Verdict:
 def pairs_to_decide(speed: Ratio, margin: float = MARGIN, confidence: float = 0.95) -> int | None:
     """How many pairs would settle a comparison four times in five, if it is as it seems.
 
-    The least ``n`` with ``(t(confidence) + t(80 %)) * spread / sqrt(n)`` no longer than the way
-    from the ratio seen to the end that decides: 1, or the farther edge of the margin. ``None``
-    where even 1000 would not.
+    The least ``n`` with ``(t(confidence) + t(power)) * spread / sqrt(n)`` no longer than the way
+    from the ratio seen to 1, for a difference, or to the farther edge of the margin, for none. That
+    there is none takes both ends of the interval, so each has half the chance to fail. ``None``
+    where even 1000 pairs would not do.
     """
     centre = abs(math.log(speed.value))
-    distance = max(centre, math.log1p(margin) - centre)
+    ways = ((centre, _POWER), (math.log1p(margin) - centre, (1 + _POWER) / 2))
 
     def decides(n: int) -> bool:
-        reach = t_quantile((1 + confidence) / 2, n - 1) + t_quantile(_POWER, n - 1)
-        return reach * speed.spread <= distance * math.sqrt(n)
+        held = t_quantile((1 + confidence) / 2, n - 1)
+        return any(
+            (held + t_quantile(power, n - 1)) * speed.spread <= distance * math.sqrt(n)
+            for distance, power in ways
+            if distance >= 0
+        )
 
     numbers = range(LEAST_PAIRS, _MOST_PAIRS + 1)
     position = bisect_left(numbers, True, key=decides)

@@ -139,7 +139,7 @@ def test_another_model_is_refused_unless_forced(velollm, file, build):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["compare", "a.json"], "holds one arm"),
+        (["compare", "a.json"], "answers no question"),
         (["compare", "none.json"], "none.json cannot be read"),
         (["compare", "a.json", "a.json", "a.json"], "one file or two"),
         (["compare", "ab.json", "--metric", "total_ms"], "to decide by output_tok_s"),
@@ -158,6 +158,37 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(velollm, file, words, tol
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_bench_compare_does_not_swallow_what_belongs_to_measuring(velollm, file):
+    file("a.json")
+    file("b.json")
+    for words in (["--ab", "threads=1"], ["-o", "x.json"], ["--launches", "3"]):
+        done = velollm("bench", "--compare", "a.json", "b.json", *words)
+        assert done.returncode == 2
+        assert f"{words[0]} would have no effect" in done.stderr.replace("--output", "-o")
+    limit = velollm("bench", "--compare", "a.json", "b.json", "--fail-if-slower", "5%")
+    assert limit.returncode == 2
+    assert "one file that holds both arms" in limit.stderr
+
+
+def test_a_limit_within_the_margin_is_refused(velollm, file):
+    file("ab.json", times=0.97)
+    done = velollm("compare", "ab.json", "--fail-if-slower", "1%")
+    assert done.returncode == 2
+    assert "less than the margin of 2%" in done.stderr
+
+
+def test_a_run_cut_short_or_ignored_by_the_engine_is_no_answer_in_any_form(velollm, file, tmp_path):
+    whole = file("ab.json", times=1.3)
+    cut = evolve(whole, complete=False, blocks=12)
+    write(tmp_path / "cut.json", "benchmark", 1, cut)
+    done = velollm("compare", "cut.json", "--json")
+    assert done.returncode == 4
+    document = json.loads(done.stdout)
+    assert (document["complete"], document["blocks"]) == (False, 12)
+    assert document["comparisons"][0]["because"] == "cut short"
+    assert "cut short after 8 of 12 pairs" in velollm("compare", "cut.json").stdout
 
 
 def test_a_file_that_asks_for_an_unknown_metric_is_refused_by_its_key(velollm, file, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from enum import StrEnum
 
@@ -86,6 +87,9 @@ def test_what_is_written_comes_back_with_its_types(value):
         ({"inner": [{}]}, "required key missing @ $.inner[0].ms"),
         ({"inner": [{"ms": 1, "colour": "green"}]}, "expected one of red, blue, got 'green'"),
         ({"config": {"a": [1]}}, "@ $.config"),
+        ({"inner": [{"ms": 10**400}]}, "too large to convert to float @ $.inner[0].ms"),
+        ({"inner": [{"ms": 1, "count": 10**400}]}, "float @ $.inner[0].count"),
+        ({"config": {"a": 10**400}}, "too large to convert to float @ $.config"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_path(keys, told):
@@ -93,6 +97,37 @@ def test_a_wrong_key_or_value_is_named_with_its_path(keys, told):
         parse(document(**keys))
     assert told in caught.value.message
     assert caught.value.message.startswith("f.json: ")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_none_is_not_read(number):
+    with pytest.raises(DocumentError, match=f"^f.json is not JSON: it holds {number}.$"):
+        parse(document().replace('"n"', number))
+
+
+def test_a_number_beyond_any_float_is_refused_by_its_key():
+    with pytest.raises(DocumentError) as caught:
+        parse(document(inner=[{"ms": 1.5}]).replace("1.5", "-1e400"))
+    assert caught.value.message == ("f.json: expected a finite number, got -inf @ $.inner[0].ms.")
+
+
+@pytest.mark.parametrize("depth", [500, 100_000])
+def test_a_document_as_deep_as_a_well_is_one_short_sentence(depth):
+    with pytest.raises(DocumentError) as caught:
+        parse(document().replace('"n"', "[" * depth + "]" * depth))
+    assert caught.value.message.startswith("f.json")
+    assert len(caught.value.message) < 100
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_number_that_json_lacks_is_named_and_nothing_is_written(number, tmp_path):
+    target = tmp_path / "result.json"
+    with pytest.raises(DocumentError) as caught:
+        write(target, "outer", 1, Outer(name="n", inner=(Inner(ms=1.0), Inner(ms=number))))
+    assert caught.value.message == (
+        f"this outer document cannot be written as JSON: {number} @ $.inner[1].ms."
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

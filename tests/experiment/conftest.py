@@ -28,7 +28,16 @@ def duel(tmp_path):
     """``duel({"current": script, "changed": script}, blocks=12)``: its result, all arms planted."""
     journal = Journal(tmp_path / "journal.sqlite3")
 
-    def run(scripts, *, blocks=12, metric="output_tok_s", resumed=None, machine="here", **plan):
+    def run(
+        scripts,
+        *,
+        blocks=12,
+        metric="output_tok_s",
+        resumed=None,
+        machine="here",
+        observe=lambda _: None,
+        **plan,
+    ):
         arms = []
         for name, script in scripts.items():
             backend = FakeBackend(script)
@@ -64,6 +73,7 @@ def duel(tmp_path):
                 hardware_fingerprint=machine,
             ),
             summarize=lambda result: f"{len(result.trials)} trials",
+            observe=observe,
             resumed=resumed,
         ).result
 

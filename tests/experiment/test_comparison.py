@@ -9,7 +9,7 @@ from velollm_core.documents import dumps, loads
 from velollm_core.errors import DocumentError, FailureKind, UsageError
 from velollm_core.experiment.comparison import comparisons, slower_than
 from velollm_core.experiment.measures import METRICS
-from velollm_core.experiment.spec import BenchmarkResult, Phase, Question
+from velollm_core.experiment.spec import Because, BenchmarkResult, Phase, Question
 from velollm_core.statistics import Verdict
 from velollm_core.testing.fakes import Script
 
@@ -21,8 +21,9 @@ def engine(token_ms=8.0, seed=0, **faults):
     return Script(token_ms=lambda _: token_ms, launch_noise=0.02, seed=seed, **faults)
 
 
-def asked(result, baseline="current", metric="output_tok_s"):
-    return evolve(result, question=Question(baseline=baseline, metric=metric))
+def asked(result, **question):
+    plain = {"baseline": "current", "metric": "output_tok_s"}
+    return evolve(result, question=Question(**plain | question))
 
 
 def test_a_faster_engine_is_called_faster_with_the_ratio_and_every_pair(duel):
@@ -69,7 +70,67 @@ def test_an_arm_that_fails_is_never_the_faster_one(duel, broken):
     fast = engine(4.0, seed=1, fail_launch={0: FailureKind.OUT_OF_MEMORY})
     (row,) = duel(scripts | {broken: fast}, **DECODE).comparisons
     assert row.verdict is Verdict.INCONCLUSIVE
-    assert row.why == f"{broken} failed once, and what fails is never faster"
+    assert row.because is Because.FAULTS
+    assert row.why.startswith(f"{broken} failed in 1 of 12: ")
+    assert row.pairs_to_decide is None
+    assert slower_than(row, 0.05) is None
+
+
+@pytest.mark.parametrize(("tokens", "verdict"), [(4.0, "inconclusive"), (16.0, "slower")])
+def test_an_arm_whose_requests_fail_is_not_the_faster_one_either(duel, tokens, verdict):
+    poor = engine(tokens, seed=1, fail_request={1: FailureKind.REFUSED})
+    (row,) = duel({"current": engine(), "changed": poor}, **DECODE).comparisons
+    assert len(row.pairs) == 12
+    assert row.verdict == verdict
+    if verdict == "inconclusive":
+        assert row.because is Because.FAULTS
+        assert "changed failed in 12 of 12: " in row.why
+
+
+def test_arms_alike_of_which_one_fails_are_not_alike(duel):
+    weak = engine(fail_launch={5: FailureKind.CRASH})
+    (row,) = duel({"current": engine(), "again": weak}, **DECODE).comparisons
+    assert (row.verdict, row.because) == (Verdict.INCONCLUSIVE, Because.FAULTS)
+
+
+def test_a_change_that_the_engine_ignores_is_no_comparison(duel):
+    deaf = engine(ignores=frozenset({"threads"}))
+    (row,) = duel({"current": engine(), "changed": deaf}, **DECODE).comparisons
+    assert (row.verdict, row.because) == (Verdict.INCONCLUSIVE, Because.IGNORED)
+    assert "ignored threads" in row.why
+
+
+def test_who_stops_when_the_interval_pleases_gets_no_verdict(duel):
+    scripts = {"current": engine(), "changed": engine(4.0)}
+    launches = []
+
+    def stop(progress):
+        if progress.event == "launching":
+            launches.append(progress)
+            if len(launches) == 18:  # the second arm of the ninth block
+                raise KeyboardInterrupt
+
+    cut = duel(scripts, observe=stop, **DECODE)
+    assert not cut.complete
+    (row,) = cut.comparisons
+    assert len(row.pairs) >= 6
+    assert (row.verdict, row.because) == (Verdict.INCONCLUSIVE, Because.CUT_SHORT)
+    assert "of 12 pairs" in row.why
+    assert slower_than(row, 0.05) is None
+    launches.clear()
+    kept = []
+
+    def look(progress):
+        if progress.event == "launching":
+            launches.append((progress.block, progress.arm))
+        if progress.kept:
+            kept.append(progress.trial)
+
+    whole = duel(scripts, resumed=cut.run, observe=look, **DECODE)
+    assert whole.comparisons[0].verdict is Verdict.FASTER
+    assert len(kept) == 16
+    # Both arms of the block that was cut are measured anew: a pair is of one hour.
+    assert [block for block, _ in launches] == [8, 8, 9, 9, 10, 10, 11, 11]
 
 
 def test_an_arm_that_never_starts_has_no_ratio(duel):
@@ -83,7 +144,8 @@ def test_an_arm_that_never_starts_has_no_ratio(duel):
 def test_five_pairs_are_too_few_however_clear(duel):
     (row,) = duel({"current": engine(), "changed": engine(4.0)}, blocks=5, **DECODE).comparisons
     assert row.verdict is Verdict.INCONCLUSIVE
-    assert "too few" in row.why
+    assert row.because is Because.TOO_FEW_PAIRS
+    assert "at least 6 are needed" in row.why
 
 
 def test_noise_that_hides_a_difference_says_how_many_pairs_would_show_it(duel):
@@ -136,6 +198,8 @@ def test_answers_are_held_against_each_other_word_for_word(build):
 @pytest.mark.parametrize(
     ("question", "told"),
     [
+        ({"margin": -0.5}, "question.margin is -0.5"),
+        ({"confidence": 1.5}, "question.confidence is 1.5"),
         ({"metric": "charm"}, "question.metric is 'charm'"),
         ({"baseline": "nobody"}, "question.baseline is 'nobody'"),
     ],
@@ -144,6 +208,32 @@ def test_a_result_that_asks_for_what_is_not_there_is_refused(build, question, to
     trials = [build.trial([build.phase([build.sample()])], 0, arm) for arm in ("current", "b")]
     with pytest.raises(DocumentError, match=told):
         comparisons(asked(build.result(trials), **question))
+
+
+@pytest.mark.parametrize("fault", ["one arm", "no workload", "trial twice", "arm twice"])
+def test_a_result_that_cannot_be_an_answer_is_refused(build, fault):
+    arms = ["current"] if fault == "one arm" else ["current", "changed"]
+    trials = [build.trial([build.phase([build.sample()])], 0, arm) for arm in arms]
+    if fault == "trial twice":
+        trials.append(trials[0])
+    result = asked(build.result(trials))
+    if fault == "no workload":
+        result = evolve(result, workloads=())
+    if fault == "arm twice":
+        result = evolve(result, arms=(*result.arms, result.arms[0]))
+    with pytest.raises(DocumentError):
+        comparisons(result)
+
+
+@pytest.mark.parametrize("total_ms", [-5.0, 0.0, float("nan"), float("inf")])
+def test_times_that_no_server_measures_make_no_pair(build, total_ms):
+    trials = [
+        build.trial([build.phase([build.sample(total_ms=total_ms)], wall_ms=1.0)], block, arm)
+        for block in range(6)
+        for arm in ("current", "changed")
+    ]
+    (row,) = comparisons(asked(build.result(trials), metric="total_ms"))
+    assert (row.verdict, row.because) == (Verdict.INCONCLUSIVE, Because.NO_VALUES)
 
 
 def test_every_metric_compares(duel):

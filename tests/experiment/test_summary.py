@@ -126,7 +126,11 @@ def test_an_event_without_new_tokens_is_no_end_of_a_gap(build, one):
 def test_events_that_do_not_tell_their_tokens_count_as_one_and_the_server_s_count_gives_the_rate(
     build, one
 ):
-    row = one(build.sample(event_ms=(50.0, 70.0, 90.0), event_tokens=(0, 0, 0), output_tokens=5))
+    row = one(
+        build.sample(
+            event_ms=(50.0, 70.0, 90.0), event_tokens=(0, 0, 0), output_tokens=5, total_ms=90.0
+        )
+    )
     assert row.token_gap_ms.value == pytest.approx(20.0)
     assert row.tokens_per_event is None
     assert row.client_decode_tok_s.value == pytest.approx(4 / 0.040)

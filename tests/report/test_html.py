@@ -286,6 +286,7 @@ def test_a_comparison_alone_leaves_out_the_figures_of_each_arm(versus):
         "Verdict",
         "What was measured",
         "Pairs in the order of time",
+        "Notes",
     ]
 
 

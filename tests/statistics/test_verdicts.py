@@ -158,11 +158,14 @@ def test_the_intervals_of_a_family_hold_together(confidence, comparisons):
 def test_the_pairs_to_decide_are_the_fewest_that_do(ratio, margin):
     needed = pairs_to_decide(ratio, margin)
     centre = abs(math.log(ratio.value))
-    distance = max(centre, math.log1p(margin) - centre)
 
     def decides(n):
-        reach = stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)
-        return reach * ratio.spread / math.sqrt(n) <= distance * (1 + 1e-9)
+        return any(
+            (stats.t.ppf(0.975, n - 1) + stats.t.ppf(power, n - 1)) * ratio.spread / math.sqrt(n)
+            <= distance * (1 + 1e-9)
+            for distance, power in ((centre, 0.8), (math.log1p(margin) - centre, 0.9))
+            if distance >= 0
+        )
 
     if needed is None:
         assert not decides(990)
@@ -171,20 +174,27 @@ def test_the_pairs_to_decide_are_the_fewest_that_do(ratio, margin):
         assert needed == 6 or not decides(needed - 2)
 
 
-def test_as_many_pairs_as_were_asked_for_decide_four_times_in_five():
+@pytest.mark.parametrize(
+    ("value", "spread", "word"),
+    [
+        (1.04, 0.05, Verdict.FASTER),
+        (1.0, 0.03, Verdict.NO_DIFFERENCE),
+        (1.005, 0.03, Verdict.NO_DIFFERENCE),
+    ],
+)
+def test_as_many_pairs_as_were_asked_for_decide_four_times_in_five(value, spread, word):
     draw = random.Random(3)
-    seen = Ratio(value=1.04, low=1.0, high=1.1, n=8, spread=0.05)
-    needed = pairs_to_decide(seen)
+    needed = pairs_to_decide(Ratio(value=value, low=0.9, high=1.1, n=8, spread=spread))
     said = [
         verdict(
             paired_ratio(
                 [1.0] * needed,
-                [math.exp(draw.gauss(math.log(1.04), 0.05)) for _ in range(needed)],
+                [math.exp(draw.gauss(math.log(value), spread)) for _ in range(needed)],
             )
         )
         for _ in range(1000)
     ]
-    assert 0.77 <= said.count(Verdict.FASTER) / 1000 <= 0.85
+    assert said.count(word) / 1000 >= 0.77
 
 
 def gaussian(draw, noise):

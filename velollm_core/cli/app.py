@@ -132,7 +132,9 @@ def _unexpected(error: Exception) -> VeloError:
 
 
 def _complain(error: VeloError) -> int:
-    click.echo(f"velollm: {error}", err=True)
+    from velollm_core.report.visible import visible
+
+    click.echo(f"velollm: {visible(str(error))}", err=True)
     return error.exit_code
 
 

@@ -94,8 +94,8 @@ from velollm_core.statistics import MARGIN
 @option(
     "--margin",
     type=Percent(),
-    default=f"{MARGIN:.0%}",
-    help="A difference that does not matter to you.",
+    metavar="PERCENT",
+    help=f"With --ab: a difference that does not matter to you.  [default: {MARGIN:.0%}]",
 )
 @option(
     "--fail-if-slower",
@@ -144,8 +144,8 @@ from velollm_core.statistics import MARGIN
     help="Longest silence of the server in a request.",
 )
 @global_options
-@click.pass_obj
-def command(state: State, /, **options: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
     """Measure a model on an engine with real requests, as you run it today.
 
     Every launch starts the server afresh, warms it up, and sends the workloads' requests. Shown are
@@ -159,9 +159,14 @@ def command(state: State, /, **options: Any) -> None:
     from velollm_core.cli.measure import measure, report
     from velollm_core.cli.plan import plan
 
+    state = ctx.ensure_object(State)
     form = "json" if state.json else options["format"]
     if options["compare"]:
-        compare(state, options["compare"], form, Wanted(metric=options["metric"]))
+        _refuse_beside_compare(ctx)
+        wanted = Wanted(
+            metric=options["metric"], limit=options["fail_if_slower"], force=options["force"]
+        )
+        compare(state, options["compare"], form, wanted)
         return
     _check(options)
     chosen = choose(state)
@@ -169,10 +174,30 @@ def command(state: State, /, **options: Any) -> None:
     report(state, outcome, form, options["output"], options["fail_if_slower"])
 
 
+def _refuse_beside_compare(ctx: click.Context) -> None:
+    typed = click.core.ParameterSource.COMMANDLINE
+    idle = [
+        parameter.opts[-1]
+        for parameter in ctx.command.params
+        if parameter.expose_value
+        and parameter.name not in {"compare", "format", "metric", "fail_if_slower", "force"}
+        and ctx.get_parameter_source(parameter.name or "") is typed
+    ]
+    if idle:
+        raise UsageError(
+            f"--compare measures nothing: {', '.join(idle)} would have no effect.",
+            "Leave it out, or leave out --compare.",
+        )
+
+
 def _check(options: dict[str, Any]) -> None:
     """What can be refused before an engine is looked for."""
+    from velollm_core.cli.verdicts import check_limit
+
     check_target(options["output"])
-    for name in ("metric", "fail_if_slower"):
+    if options["ab"] is not None:
+        check_limit(options["fail_if_slower"], options["margin"] or MARGIN)
+    for name in ("metric", "margin", "fail_if_slower"):
         if options[name] is not None and options["ab"] is None:
             raise UsageError(
                 f"--{name.replace('_', '-')} is about a comparison.",

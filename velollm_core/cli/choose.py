@@ -164,7 +164,7 @@ def parse_sets(words: tuple[str, ...], chosen: Chosen, option: str) -> Config:
     knobs = {knob.name: knob for knob in chosen.backend.knobs(chosen.installation, chosen.model)}
     values = {}
     for word in words:
-        for pair in word.split(","):
+        for pair in _pairs(word):
             name, found, text = pair.partition("=")
             name = name.strip()
             if not found:
@@ -179,3 +179,14 @@ def parse_sets(words: tuple[str, ...], chosen: Chosen, option: str) -> Config:
     for problem in chosen.backend.check(chosen.installation, chosen.model, config):
         raise UsageError(problem.message, "")
     return config
+
+
+def _pairs(word: str) -> list[str]:
+    """``a=1,b=2,3`` in its parts, ``a=1`` and ``b=2,3``: a value may hold commas."""
+    pairs: list[str] = []
+    for part in word.split(","):
+        if pairs and "=" not in part:
+            pairs[-1] += f",{part}"
+        else:
+            pairs.append(part)
+    return pairs

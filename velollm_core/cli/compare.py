@@ -89,13 +89,16 @@ def compare(state: State, results: tuple[str, ...], form: str, wanted: Wanted) -
 
 def _one(state: State, result: BenchmarkResult, name: str, form: str, wanted: Wanted) -> None:
     from velollm_core.cli.printing import print_comparison
-    from velollm_core.cli.verdicts import judge
+    from velollm_core.cli.verdicts import check_limit, judge
 
+    if wanted.arm is not None or wanted.force:
+        raise UsageError("--arm and --force are about two files.", "Leave them out, or name two.")
     if result.question is None:
         raise UsageError(
-            f"{name} holds one arm, which is nothing to compare.",
+            f"{name} answers no question: its arms did not take turns to be compared.",
             "Name a second file, or measure both arms: velollm bench --ab KNOB=VALUE",
         )
+    check_limit(wanted.limit, result.question.margin)
     if wanted.metric not in {None, result.question.metric}:
         raise UsageError(
             f"{name} was measured to decide by {result.question.metric}.",
@@ -125,7 +128,8 @@ def _two(
     first, second = (
         side(result, name, wanted.arm) for result, name in zip(loaded, names, strict=True)
     )
-    decider = _decider(first, second)
+    metric = wanted.metric or next(iter(METRICS))
+    decider = _decider(first, second, metric)
     if wanted.limit is not None:
         raise UsageError(
             "--fail-if-slower needs one file that holds both arms: what was recorded apart holds "
@@ -137,7 +141,7 @@ def _two(
     answer = ApartResult(
         first=first.result.run,
         second=second.result.run,
-        rows=compare_apart(first, second, wanted.metric or next(iter(METRICS))),
+        rows=compare_apart(first, second, metric),
         differences=differences(first, second),
         decider=decider,
     )
@@ -146,24 +150,31 @@ def _two(
     print_apart(state, answer, form)
 
 
-def _decider(first: Side, second: Side) -> str:
+def _decider(first: Side, second: Side, metric: str) -> str:
     """How to find out what two results recorded apart cannot tell."""
     before, after = first.arm, second.arm
-    changes = {
-        name: value for name, value in after.config.items() if before.config.get(name) != value
-    }
     if before.engine != after.engine:
         return "Two engines or builds cannot take turns in one run yet: repeat both, in turns."
-    own = {"--set", "--ab"}
-    sets = {name: value for name, value in before.config.items() if before.origins.get(name) in own}
-    workloads = second.result.workloads
-    words = ["velollm", "--backend", after.engine.backend, "--model", after.model.name, "bench"]
-    words += ["--baseline"] if before.name == "defaults" else []
-    words += ["--set", str(Config(sets))] if sets else []
-    words += ["--ab", str(Config(changes)) if changes else "same"]
-    words += ["--workload", ",".join(dict.fromkeys(entry.name for entry in workloads))]
-    clients = dict.fromkeys(str(entry.concurrency) for entry in workloads)
-    words += ["--concurrency", ",".join(clients)] if list(clients) != ["1"] else []
+    if before.digest != after.digest or set(before.config) - set(after.config):
+        return "The arms differ in what --ab cannot say: repeat both, in turns."
+    changes = Config({k: v for k, v in after.config.items() if before.config.get(k) != v})
+    own = Config(
+        {k: v for k, v in before.config.items() if before.origins.get(k) in {"--set", "--ab"}}
+    )
+    work = second.result.workloads
+    options = {
+        "--set": str(own),
+        "--ab": str(changes) or "same",
+        "--metric": metric if metric != next(iter(METRICS)) else "",
+        "--workload": ",".join(dict.fromkeys(entry.name for entry in work)),
+        "--concurrency": ",".join(dict.fromkeys(str(entry.concurrency) for entry in work)),
+        "--requests": str(min(entry.requests for entry in work)),
+        "--seed": str(second.result.seed) if second.result.seed else "",
+    }
+    words = ["velollm", "--backend", after.engine.backend, "--model", after.model.name]
+    words += ["-X", "url=..."] if after.mode == "attach" else []
+    words += ["bench", *(["--baseline"] if before.name == "defaults" else [])]
+    words += [word for name, value in options.items() if value for word in (name, value)]
     return f"To decide: {shlex.join(words)}"
 
 

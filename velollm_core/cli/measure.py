@@ -42,7 +42,7 @@ def measure(state: State, experiment: Experiment, resumed: str | None) -> Outcom
     with measuring(state.output, experiment) as show:
 
         def observe(progress: Progress) -> None:
-            if progress.trial is not None:
+            if progress.trial is not None and not progress.kept:
                 state.plugins.trial_finished(progress.trial)
             show(progress)
 
@@ -100,6 +100,10 @@ def report(
         print_result(state, result, form)
     except OSError as error:
         faults.append(UsageError(f"standard output cannot be written: {error.strerror}."))
+    except UsageError as error:
+        faults.append(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the file must not be lost for it
+        faults.append(UsageError(f"the result cannot be printed as {form}: {error}."))
     if target is not None:
         try:
             write(target, KIND, MAJOR, result)
@@ -109,7 +113,8 @@ def report(
     if outcome.fault is None:
         state.output.remark(f"kept as run {result.run}; see: velollm results show {result.run}")
     if faults:
-        raise UsageError("\n".join(fault.message for fault in faults), faults[0].hint)
+        told = dict.fromkeys(fault.message for fault in faults)
+        raise UsageError("\n".join(told), faults[0].hint)
     _judge(outcome, limit)
 
 
@@ -125,8 +130,8 @@ def _judge(outcome: Outcome, limit: float | None) -> None:
     failures = [failure for failure in failures if failure.kind is not FailureKind.INTERRUPTED]
     if failures and len(failures) == len(result.trials):
         raise Unavailable(f"nothing could be measured: {failures[0].message}")
+    judge(result.comparisons, limit)
     if failures:
         raise Unsettled(
             f"{len(failures)} of {len(result.trials)} launches failed: {failures[0].message}"
         )
-    judge(result.comparisons, limit)

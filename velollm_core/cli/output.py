@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import shutil
@@ -12,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from velollm_core.report.visible import visible
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _LABEL_WIDTH = 24
+_ESCAPE = "velollm-escape"
 
 
 class Output:
@@ -31,6 +36,8 @@ class Output:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
+        if isinstance(sys.stdout, io.TextIOWrapper):  # standard error escapes already
+            sys.stdout.reconfigure(errors=_ESCAPE)
 
     @cached_property
     def console(self) -> Console:
@@ -53,9 +60,16 @@ class Output:
             self.console.print(renderable)
 
     def text(self, text: str) -> None:
-        """Text that is a result, exactly as it is."""
+        """Text that is a result: exactly as it is, save that a terminal obeys nothing in it.
+
+        A character that standard output cannot encode becomes its escape.
+        """
+        stream = sys.stdout
+        if stream is not None and stream.isatty():
+            text = visible(text)
         try:
-            click.echo(text, nl=not text.endswith("\n"))
+            # Named, the stream keeps its encoding; with color, click removes nothing.
+            click.echo(text, file=stream, nl=not text.endswith("\n"), color=True)
         except BrokenPipeError:
             _reader_has_gone()
 
@@ -66,17 +80,27 @@ class Output:
     def remark(self, text: str) -> None:
         """Something worth knowing, such as what was chosen."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(visible(text), err=True)
 
     def warn(self, text: str) -> None:
         """Something that the user should act on."""
-        click.echo(f"warning: {text}", err=True)
+        click.echo(visible(f"warning: {text}"), err=True)
 
     def rows(self, rows: Iterable[tuple[str, str]]) -> None:
         """Labels and values, readable at any width. Without rich, which costs 50 ms to import."""
         formatter = click.HelpFormatter(width=shutil.get_terminal_size().columns)
         formatter.write_dl(list(rows), col_max=_LABEL_WIDTH)
         self.text(formatter.getvalue())
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What cannot be encoded as JSON escapes it, so that a document stays one in any encoding."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPE, _escape)
 
 
 def _console(*, stderr: bool) -> Console:

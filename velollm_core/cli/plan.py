@@ -12,6 +12,7 @@ from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, inact
 from velollm_core.errors import UsageError
 from velollm_core.experiment.measures import METRICS
 from velollm_core.experiment.spec import Arm, Experiment, Phase, Question, Workload
+from velollm_core.statistics import LEAST_PAIRS, MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,13 @@ def plan(state: State, chosen: Chosen, options: Mapping[str, Any]) -> Experiment
     attached = chosen.installation.kind == "server"
     paired = options["ab"] is not None
     blocks = options["launches"] or (PAIRS if paired else LAUNCHES)
+    if paired and options["duration"] is not None:
+        raise UsageError(
+            "--duration would send the faster arm more and other prompts.",
+            "With --ab say how many: --requests N",
+        )
+    if paired and blocks < LEAST_PAIRS:
+        state.output.warn(f"fewer than {LEAST_PAIRS} pairs (--launches) get no verdict.")
     if attached and not paired:
         blocks = 1
         state.output.remark("a server that runs already is one launch: there is no interval.")
@@ -57,7 +65,7 @@ def _question(baseline: Arm, options: Mapping[str, Any]) -> Question:
     return Question(
         baseline=baseline.name,
         metric=options["metric"] or next(iter(METRICS)),
-        margin=options["margin"],
+        margin=options["margin"] or MARGIN,
     )
 
 

@@ -124,18 +124,19 @@ class _Interim:
     def after(self, progress: Progress) -> str:
         """``short 1.031 [0.990, 1.073]`` for each row that two pairs bound already."""
         from velollm_core.experiment.comparison import compare
-        from velollm_core.experiment.records import workload_record
+        from velollm_core.experiment.records import arm_record, workload_record
         from velollm_core.report.comparisons import ratio_text
 
         question = self._experiment.question
         if question is None or progress.trial is None:
             return ""
         self._trials.append(progress.trial)
-        names = [arm.name for arm in self._experiment.arms]
+        arms = [arm_record(arm) for arm in self._experiment.arms]
         workloads = [workload_record(phase) for phase in self._experiment.phases]
+        rows = compare(question, arms, workloads, self._trials, self._experiment.blocks)
         return ", ".join(
             f"{row.workload} x{row.concurrency} {ratio_text(row)}"
-            for row in compare(question, names, workloads, self._trials)
+            for row in rows
             if row.speed_ratio is not None
         )
 
@@ -144,8 +145,10 @@ def _tell(output: Output, experiment: Experiment, progress: Progress, interim: _
     if progress.event != "trial" or progress.trial is None:
         return
     trial = progress.trial
-    ending = "done" if trial.failure is None else f"{trial.failure.kind}: {trial.failure.message}"
     ratio = interim.after(progress)
+    if progress.kept:
+        return
+    ending = "done" if trial.failure is None else f"{trial.failure.kind}: {trial.failure.message}"
     so_far = f"; so far {ratio}" if ratio else ""
     where = _where(experiment, progress)
     output.remark(f"{where}: {ending} ({trial.duration_ms / 1000:.1f} s){so_far}")

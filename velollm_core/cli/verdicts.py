@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from velollm_core.errors import Unsettled, VeloError
+from velollm_core.errors import Unsettled, UsageError, VeloError
 from velollm_core.experiment.comparison import slower_than
-from velollm_core.experiment.spec import Comparison
+from velollm_core.experiment.spec import Because, Comparison
 from velollm_core.report.comparisons import ratio_text
 from velollm_core.statistics import Verdict
 
@@ -27,7 +27,21 @@ def judge(comparisons: Sequence[Comparison], limit: float | None) -> None:
             raise VeloError(f"slower by more than {limit * 100:g} %: {_rows(slower)}.")
         open_rows = [row for row, answer in answers if answer is None]
     if open_rows:
-        raise Unsettled(f"inconclusive: {_rows(open_rows)}.", _hint(open_rows))
+        reasons = "; ".join(dict.fromkeys(row.why for row in open_rows))
+        raise Unsettled(f"inconclusive: {_rows(open_rows)}: {reasons}", _hint(open_rows))
+
+
+def check_limit(limit: float | None, margin: float) -> None:
+    """A limit within the margin would fail what the verdict calls no difference.
+
+    Raises:
+        UsageError: it is.
+    """
+    if limit is not None and limit < margin:
+        raise UsageError(
+            f"--fail-if-slower {limit * 100:g}% is less than the margin of {margin * 100:g}%.",
+            "Name a larger limit, or measure with a smaller --margin.",
+        )
 
 
 def _rows(rows: Sequence[Comparison]) -> str:
@@ -35,7 +49,10 @@ def _rows(rows: Sequence[Comparison]) -> str:
 
 
 def _hint(rows: Sequence[Comparison]) -> str:
-    needed = [row.pairs_to_decide for row in rows if row.pairs_to_decide is not None]
-    if not needed:
-        return "A quieter machine, more requests a launch or more --launches may tell."
-    return f"Measure anew with --launches {max(needed)}, which would probably tell."
+    if any(row.because is not Because.INTERVAL for row in rows):
+        return ""
+    needed = [row.pairs_to_decide for row in rows]
+    if None in needed:
+        return "A quieter machine or more requests a launch may tell."
+    most = max(number for number in needed if number is not None)
+    return f"Measure anew with --launches {most}, which would probably tell."

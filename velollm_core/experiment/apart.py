@@ -10,11 +10,12 @@ from typing import Literal
 
 from attrs import frozen
 
-from velollm_core.errors import UsageError
-from velollm_core.experiment.measures import METRICS, Metric
+from velollm_core.errors import DocumentError, UsageError
+from velollm_core.experiment.measures import METRICS, Metric, value_of
+from velollm_core.experiment.notes import counted
 from velollm_core.experiment.spec import ArmRecord, BenchmarkResult, Trial, WorkloadRecord
-from velollm_core.experiment.summary import attempts, used
-from velollm_core.statistics import Ratio, family_confidence, unpaired_ratio
+from velollm_core.experiment.summary import attempts, replication, used
+from velollm_core.statistics import Ratio, family_confidence, mean, unpaired_ratio
 
 
 @frozen
@@ -72,10 +73,15 @@ def side(result: BenchmarkResult, what: str, arm: str | None) -> Side:
         UsageError: there is no such arm, or several and none was named.
     """
     names = [record.name for record in result.arms]
+    if not names:
+        raise UsageError(f"{what} holds no arm.", "Measure again.")
     if arm is None and len(names) == 1:
         return Side(result, result.arms[0])
     if arm is None:
-        raise UsageError(f"{what} holds several arms: {', '.join(names)}.", "Name one: --arm NAME")
+        raise UsageError(
+            f"{what} holds several arms: {', '.join(names)}.",
+            "Name one: velollm compare --arm NAME ...",
+        )
     if arm not in names:
         raise UsageError(f"{what} has no arm {arm!r}.", f"It has: {', '.join(names)}.")
     return Side(result, result.arms[names.index(arm)])
@@ -128,8 +134,11 @@ def _row(
 ) -> Apart:
     values = [_values(entry, workload, metric) for entry in (first, second)]
     before, after = values if metric.higher_is_better else reversed(values)
-    ratio = unpaired_ratio(before, after, confidence)
-    told_apart, why = _judge(ratio, values, metric)
+    try:
+        ratio = unpaired_ratio(before, after, confidence)
+    except ArithmeticError as error:
+        raise DocumentError(f"the results hold what no server measures: {error}.") from error
+    told_apart, why = _judge(ratio, values, metric, (first, second))
     return Apart(
         workload=workload.name,
         concurrency=workload.concurrency,
@@ -146,11 +155,17 @@ def _row(
 
 
 def _judge(
-    ratio: Ratio | None, values: Sequence[Sequence[float]], metric: Metric
+    ratio: Ratio | None,
+    values: Sequence[Sequence[float]],
+    metric: Metric,
+    sides: Sequence[Side],
 ) -> tuple[bool, str]:
     if ratio is None:
-        if not all(values):
-            return False, f"the server does not tell what {metric.name} needs"
+        for entry, found in zip(sides, values, strict=True):
+            if not found:
+                if not any(_whole(trial, entry.arm.name) for trial in entry.result.trials):
+                    return False, f"no launch of run {entry.result.run} went through"
+                return False, f"the server does not tell what {metric.name} needs"
         return False, "one launch has no interval: two of each are the least"
     if ratio.low > 1 or ratio.high < 1:
         return True, "they differ by more than launches do, by the change or by the hour"
@@ -160,8 +175,11 @@ def _judge(
 def _values(entry: Side, workload: WorkloadRecord, metric: Metric) -> list[float]:
     trials = [trial for trial in entry.result.trials if _whole(trial, entry.arm.name)]
     pairs = used(attempts(trials, workload.name, workload.concurrency))
-    found = [metric.of(phase) for _, phase in pairs]
-    return [value for value in found if value]
+    found = [value_of(metric, phase) for _, phase in pairs]
+    known = [value for value in found if value is not None]
+    # All blocks on one running server are one launch.
+    one = replication(entry.result, entry.arm) == "block"
+    return [mean(known)] if one and known else known
 
 
 def _whole(trial: Trial, arm: str) -> bool:
@@ -193,13 +211,19 @@ def _differences(first: Side, second: Side) -> Iterator[str]:
         yield "they were measured by versions of VeloLLM that measure differently"
     if one.seed != two.seed:
         yield f"they were sent different prompts: seed {one.seed} and seed {two.seed}"
+    if first.arm.mode != second.arm.mode:
+        yield "one of them is of a server that ran already"
+    if first.arm.digest != second.arm.digest:
+        flags = [" ".join(entry.arm.extra_flags) or "none" for entry in (first, second)]
+        told = f": {flags[0]} and {flags[1]}" if flags[0] != flags[1] else ""
+        yield f"further arguments, variables or the server's address differ{told}"
     for entry in (first, second):
         failed = sum(
             trial.arm == entry.arm.name and trial.failure is not None
             for trial in entry.result.trials
         )
         if failed:
-            yield f"{failed} launches of run {entry.result.run} failed and are left out"
+            yield f"{counted(failed, 'launch')} of run {entry.result.run} failed, and left out"
 
 
 def _engine(entry: Side) -> str:

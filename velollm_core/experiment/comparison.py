@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
 from velollm_core.errors import DocumentError, FailureKind
-from velollm_core.experiment.measures import METRICS, Metric, measured
+from velollm_core.experiment.measures import METRICS, Metric, failed, measured, value_of
+from velollm_core.experiment.notes import Note, counted, first_line, notes
 from velollm_core.experiment.spec import (
+    ArmRecord,
+    Because,
     BenchmarkResult,
     Comparison,
     Pair,
@@ -17,6 +20,7 @@ from velollm_core.experiment.spec import (
     Trial,
     WorkloadRecord,
 )
+from velollm_core.experiment.summary import summarize
 from velollm_core.statistics import (
     LEAST_PAIRS,
     Ratio,
@@ -32,20 +36,40 @@ def comparisons(result: BenchmarkResult) -> tuple[Comparison, ...]:
     """What the trials of ``result`` answer to its question; nothing where nothing was asked.
 
     Raises:
-        DocumentError: the question names no metric, or no arm of the result.
+        DocumentError: the question cannot be answered by such a result.
     """
-    if result.question is None:
+    question = result.question
+    if question is None:
         return ()
+    fault = _fault(result, question)
+    if fault:
+        raise DocumentError(f"run {result.run}: {fault}.")
+    try:
+        return compare(question, result.arms, result.workloads, result.trials, result.blocks)
+    except ArithmeticError as error:
+        raise DocumentError(f"run {result.run} holds what no server measures: {error}.") from error
+
+
+def _fault(result: BenchmarkResult, question: Question) -> str:
+    """What is wrong with a question, in words; nothing where it is well."""
     names = [arm.name for arm in result.arms]
     for key, value, known in (
-        ("metric", result.question.metric, [*METRICS]),
-        ("baseline", result.question.baseline, names),
+        ("metric", question.metric, [*METRICS]),
+        ("baseline", question.baseline, names),
     ):
         if value not in known:
-            raise DocumentError(
-                f"run {result.run}: question.{key} is {value!r}; it can be {', '.join(known)}."
-            )
-    return compare(result.question, names, result.workloads, result.trials)
+            return f"question.{key} is {value!r}; it can be {', '.join(known) or 'nothing'}"
+    for key, part in (("margin", question.margin), ("confidence", question.confidence)):
+        if not 0 < part < 1:
+            return f"question.{key} is {part}; it lies between 0 and 1"
+    if len(names) < 2 or not result.workloads:
+        return "a question needs a second arm and a workload"
+    cells = [(workload.name, workload.concurrency) for workload in result.workloads]
+    places = [(trial.arm, trial.block) for trial in result.trials]
+    for what, entries in (("arm", names), ("workload", cells), ("trial", places)):
+        if len(set(entries)) < len(entries):
+            return f"one {what} stands there twice"
+    return ""
 
 
 @frozen(kw_only=True)
@@ -53,32 +77,54 @@ class Answer:
     """What a run answers, without its trials (``velollm.comparison/1``)."""
 
     run: str
+    complete: bool
+    blocks: int
     question: Question | None
     comparisons: tuple[Comparison, ...]
+    notes: tuple[Note, ...]
 
 
 def answer(result: BenchmarkResult) -> Answer:
     """The answer of ``result``, for programs."""
-    return Answer(run=result.run, question=result.question, comparisons=result.comparisons)
+    return Answer(
+        run=result.run,
+        complete=result.complete,
+        blocks=result.blocks,
+        question=result.question,
+        comparisons=result.comparisons,
+        notes=notes(result, summarize(result)),
+    )
 
 
 def compare(
     question: Question,
-    arms: Sequence[str],
+    arms: Sequence[ArmRecord],
     workloads: Sequence[WorkloadRecord],
     trials: Sequence[Trial],
+    planned: int,
 ) -> tuple[Comparison, ...]:
     """One answer for each arm but the baseline and each workload and concurrency.
 
-    All intervals together have the question's confidence.
+    All intervals together have the question's confidence. Fewer blocks than ``planned`` leave every
+    answer open: who may stop when the interval pleases finds a difference too often.
     """
-    others = [name for name in arms if name != question.baseline]
-    confidence = family_confidence(question.confidence, max(1, len(others) * len(workloads)))
-    by_arm: dict[str, dict[int, Trial]] = {name: {} for name in arms}
-    for trial in trials:
-        by_arm.setdefault(trial.arm, {})[trial.block] = trial
+    baseline = next(arm for arm in arms if arm.name == question.baseline)
+    others = [arm for arm in arms if arm.name != question.baseline]
+    confidence = family_confidence(question.confidence, len(others) * len(workloads))
     return tuple(
-        _compare(question, other, workload, by_arm, confidence)
+        _compare(
+            _Duel(
+                question=question,
+                workload=workload,
+                arms=(baseline, other),
+                trials=tuple(
+                    {trial.block: trial for trial in trials if trial.arm == arm.name}
+                    for arm in (baseline, other)
+                ),
+                planned=planned,
+            ),
+            confidence,
+        )
         for other in others
         for workload in workloads
     )
@@ -88,7 +134,9 @@ def slower_than(comparison: Comparison, limit: float) -> bool | None:
     """Whether ``changed`` is slower by more than the part ``limit``; ``None`` where that is
     open.
     """
-    if comparison.low is None or comparison.high is None or len(comparison.pairs) < LEAST_PAIRS:
+    if comparison.low is None or comparison.high is None:
+        return None
+    if comparison.because is not Because.INTERVAL:
         return None
     if comparison.high < 1 / (1 + limit):
         return True
@@ -104,54 +152,117 @@ def speed_ratio(metric: Metric, pairs: Sequence[Pair], confidence: float = 0.95)
     return paired_ratio(baseline, changed, confidence)
 
 
-def _compare(
-    question: Question,
-    other: str,
-    workload: WorkloadRecord,
-    by_arm: Mapping[str, Mapping[int, Trial]],
-    confidence: float,
-) -> Comparison:
-    metric = METRICS[question.metric]
-    first, second = by_arm[question.baseline], by_arm[other]
-    blocks = sorted({*first, *second})
+@frozen(kw_only=True)
+class _Duel:
+    """Two arms in one workload: the baseline first, each with its trials by block."""
+
+    question: Question
+    workload: WorkloadRecord
+    arms: tuple[ArmRecord, ArmRecord]
+    trials: tuple[Mapping[int, Trial], ...]
+    planned: int
+
+
+def _compare(duel: _Duel, confidence: float) -> Comparison:
+    question, metric = duel.question, METRICS[duel.question.metric]
+    blocks = sorted({block for side in duel.trials for block in side})
     pairs = []
     same = asked = 0
     for block in blocks:
-        phases = [_phase(side.get(block), workload) for side in (first, second)]
-        if phases[0] is None or phases[1] is None:
+        first, second = (_phase(side.get(block), duel.workload) for side in duel.trials)
+        if first is None or second is None:
             continue
-        values = [metric.of(phase) for phase in phases if phase is not None]
-        if values[0] and values[1]:
-            pairs.append(Pair(block=block, baseline=values[0], changed=values[1]))
-            alike, both = _agreement(phases[0], phases[1])
+        before, after = value_of(metric, first), value_of(metric, second)
+        if before is not None and after is not None:
+            pairs.append(Pair(block=block, baseline=before, changed=after))
+            alike, both = _agreement(first, second)
             same, asked = same + alike, asked + both
     ratio = speed_ratio(metric, pairs, confidence)
-    dropped = len(blocks) - len(pairs)
-    faults = {
-        name: sum(map(_failed, side.values()))
-        for name, side in ((question.baseline, first), (other, second))
+    said, because, why = _judge(duel, ratio, len(pairs))
+    more_would_help = said is Verdict.INCONCLUSIVE and because in {
+        Because.INTERVAL,
+        Because.TOO_FEW_PAIRS,
     }
-    said, why = _judge(question, metric, ratio, len(pairs), faults)
     return Comparison(
-        baseline=question.baseline,
-        changed=other,
-        workload=workload.name,
-        concurrency=workload.concurrency,
-        metric=question.metric,
+        baseline=duel.arms[0].name,
+        changed=duel.arms[1].name,
+        workload=duel.workload.name,
+        concurrency=duel.workload.concurrency,
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
         margin=question.margin,
         confidence=confidence,
         verdict=said,
+        because=because,
         why=why,
         speed_ratio=ratio.value if ratio else None,
         low=ratio.low if ratio else None,
         high=ratio.high if ratio else None,
         pairs=tuple(pairs),
-        dropped=dropped,
+        dropped=len(blocks) - len(pairs),
         pairs_to_decide=pairs_to_decide(ratio, question.margin, confidence)
-        if ratio and said is Verdict.INCONCLUSIVE
+        if ratio and more_would_help
         else None,
         agreement=same / asked if asked else None,
     )
+
+
+def _judge(duel: _Duel, ratio: Ratio | None, pairs: int) -> tuple[Verdict, Because, str]:
+    """The verdict and its reason."""
+    open_ = Verdict.INCONCLUSIVE
+    ignored = _ignored(duel)
+    if ignored:
+        why = f"the engine ignored {', '.join(ignored)}, so both arms may have run alike"
+        return open_, Because.IGNORED, why
+    done = sum(
+        all(_ended(side.get(block)) for side in duel.trials) for block in range(duel.planned)
+    )
+    if done < duel.planned:
+        return (
+            open_,
+            Because.CUT_SHORT,
+            f"the run was cut short after {done} of {duel.planned} pairs",
+        )
+    faults = [_faults(side.values(), duel.workload) for side in duel.trials]
+    if pairs < LEAST_PAIRS or ratio is None:
+        broken = [index for index, found in enumerate(faults) if found]
+        if broken:
+            return open_, Because.FAULTS, _fault_words(duel, faults, broken[-1])
+        if pairs == 0:
+            why = f"the server does not tell what {duel.question.metric} needs"
+            return open_, Because.NO_VALUES, why
+        why = f"{counted(pairs, 'pair')}, where at least {LEAST_PAIRS} are needed"
+        return open_, Because.TOO_FEW_PAIRS, why
+    said = verdict(ratio, duel.question.margin)
+    percent = f"{duel.question.margin * 100:g} %"
+    if said is open_:
+        return said, Because.INTERVAL, f"the interval holds both no change and more than {percent}"
+    # Whoever fails is not the faster one, nor as good as the other.
+    praised = {Verdict.FASTER: (1,), Verdict.SLOWER: (0,), Verdict.NO_DIFFERENCE: (1, 0)}[said]
+    for index in praised:
+        if faults[index]:
+            return open_, Because.FAULTS, _fault_words(duel, faults, index)
+    if said is Verdict.NO_DIFFERENCE:
+        return said, Because.INTERVAL, f"the whole interval is within {percent} of 1"
+    side = "above" if said is Verdict.FASTER else "below"
+    return said, Because.INTERVAL, f"the whole interval is {side} 1"
+
+
+def _ignored(duel: _Duel) -> list[str]:
+    """Knobs in which the arms differ and which the engine did not take."""
+    first, second = (arm.config for arm in duel.arms)
+    moved = {name for name in {*first, *second} if first.get(name) != second.get(name)}
+    refused = {
+        fault.knob for side in duel.trials for trial in side.values() for fault in trial.mismatches
+    }
+    return sorted(moved & refused)
+
+
+def _ended(trial: Trial | None) -> bool:
+    """Whether ``trial`` ended by itself, well or badly."""
+    if trial is None:
+        return False
+    return trial.failure is None or trial.failure.kind is not FailureKind.INTERRUPTED
 
 
 def _phase(trial: Trial | None, workload: WorkloadRecord) -> PhaseRecord | None:
@@ -164,9 +275,22 @@ def _phase(trial: Trial | None, workload: WorkloadRecord) -> PhaseRecord | None:
     )
 
 
-def _failed(trial: Trial) -> bool:
-    """Whether ``trial`` failed by itself."""
-    return trial.failure is not None and trial.failure.kind is not FailureKind.INTERRUPTED
+def _faults(trials: Iterable[Trial], workload: WorkloadRecord) -> list[str]:
+    """What went wrong in each trial that failed, or in which a request of ``workload`` failed."""
+    found = []
+    for trial in trials:
+        if trial.failure is not None:
+            found.append(trial.failure.message)
+            continue
+        phase = _phase(trial, workload)
+        sent = [sample for sample in phase.samples if not sample.warmup] if phase else []
+        found += [sample.error or "" for sample in sent if failed(sample)][:1]
+    return found
+
+
+def _fault_words(duel: _Duel, faults: Sequence[Sequence[str]], index: int) -> str:
+    message = first_line(faults[index][0])
+    return f"{duel.arms[index].name} failed in {len(faults[index])} of {duel.planned}: {message}"
 
 
 def _agreement(first: PhaseRecord, second: PhaseRecord) -> tuple[int, int]:
@@ -180,29 +304,3 @@ def _agreement(first: PhaseRecord, second: PhaseRecord) -> tuple[int, int]:
         if (key := (sample.index, sample.prompt_sha256)) in answers
     ]
     return sum(both), len(both)
-
-
-def _judge(
-    question: Question,
-    metric: Metric,
-    ratio: Ratio | None,
-    pairs: int,
-    faults: Mapping[str, int],
-) -> tuple[Verdict, str]:
-    """The verdict, and its reason in a sentence."""
-    broken = [name for name, count in faults.items() if count]
-    if pairs < LEAST_PAIRS or ratio is None:
-        if pairs == 0 and not broken:
-            return Verdict.INCONCLUSIVE, f"the server does not tell what {metric.name} needs"
-        return Verdict.INCONCLUSIVE, f"{pairs} pairs are too few: at least {LEAST_PAIRS} are needed"
-    said = verdict(ratio, question.margin)
-    percent = f"{question.margin * 100:g} %"
-    if said is Verdict.INCONCLUSIVE:
-        return said, f"the interval holds both no change and more than {percent}"
-    if said is Verdict.NO_DIFFERENCE:
-        return said, f"the whole interval is within {percent} of 1"
-    winner = list(faults)[said is Verdict.FASTER]
-    if winner in broken:
-        often = "once" if faults[winner] == 1 else f"{faults[winner]} times"
-        return Verdict.INCONCLUSIVE, f"{winner} failed {often}, and what fails is never faster"
-    return said, f"the whole interval is {'above' if said is Verdict.FASTER else 'below'} 1"

@@ -37,7 +37,8 @@ def judge(
         server = server_of(process.argv)
         if server is not None and process.cpus > AT_WORK_CPUS and process.pid not in attached:
             yield f"another inference server is at work: {server} (process {process.pid})"
-    busy = seen.busy_cpus
+    ours = sum(process.cpus for process in seen.processes if process.pid in attached)
+    busy = None if seen.busy_cpus is None else max(0.0, seen.busy_cpus - ours)
     if busy is not None and usable_cpus - (logical_cpus - busy) > FOREIGN_SHARE * usable_cpus:
         yield f"other programs keep {busy:.1f} of {logical_cpus:g} processors busy"
     if seen.on_battery:

@@ -29,6 +29,12 @@ class Metric:
     of: Callable[[PhaseRecord], float | None]
 
 
+def value_of(metric: Metric, phase: PhaseRecord) -> float | None:
+    """What ``metric`` says of ``phase``, as far as it is a speed or a time: finite and positive."""
+    value = metric.of(phase)
+    return None if value is None else _positive(value)
+
+
 def measured(phase: PhaseRecord) -> tuple[Sample, ...]:
     """The answered requests of ``phase`` without the warm-up, in the order they were sent."""
     answered = (sample for sample in phase.samples if not sample.warmup and not failed(sample))
@@ -200,10 +206,11 @@ def _server_decode_rate(sample: Sample) -> float | None:
 def _client_decode_rate(sample: Sample) -> float | None:
     """Tokens a second that arrived after the first event.
 
-    Where the events do not tell their tokens, the first is taken to carry one of the answer's.
+    Where the events do not tell their tokens, the first is taken to carry one of the answer's, and
+    the last to come with the end of the answer: a token that only ends it has no text, but counts.
     """
     bursts = _bursts(sample)
-    times = [at_ms for at_ms, _ in bursts] or sample.event_ms
+    times = [at_ms for at_ms, _ in bursts] or [*sample.event_ms[:-1], sample.total_ms]
     if len(times) < 2 or times[-1] <= times[0]:
         return None
     if bursts:

@@ -90,7 +90,7 @@ def _of_arm(result: BenchmarkResult, arm: ArmRecord, trials: Sequence[Trial]) ->
         yield Note(
             "failed",
             f"{len(faults)} of {counted(len(trials), unit)} failed "
-            f"({_kinds(fault.kind for fault in faults)}): {_first_line(faults[0].message)}",
+            f"({_kinds(fault.kind for fault in faults)}): {first_line(faults[0].message)}",
         )
     for knob, expected, found in dict.fromkeys(
         (fault.knob, fault.expected, fault.found) for trial in trials for fault in trial.mismatches
@@ -229,7 +229,7 @@ def _failed_requests(faults: Sequence[Sample], row: SummaryRow) -> str:
     kinds = _kinds(sample.failure or FailureKind.REFUSED for sample in faults)
     reasons = [sample.error for sample in faults if sample.error]
     total = row.requests_ok + row.requests_failed
-    reason = f": {_first_line(reasons[0])}" if reasons else ""
+    reason = f": {first_line(reasons[0])}" if reasons else ""
     return f"{len(faults)} of {counted(total, 'request')} failed ({kinds}){reason}"
 
 
@@ -272,7 +272,8 @@ def _kinds(kinds: Iterable[FailureKind]) -> str:
     )
 
 
-def _first_line(message: str) -> str:
+def first_line(message: str) -> str:
+    """What a message of several lines begins with."""
     lines = message.strip().splitlines()
     return lines[0] if lines else "no reason given"
 

@@ -45,7 +45,10 @@ AfterBlock = Callable[[int, Sequence[Trial]], Iterable[str]]
 
 @frozen(kw_only=True)
 class Progress:
-    """Where a run stands, for whoever shows it. ``trial`` is set when one has just ended."""
+    """Where a run stands, for whoever shows it.
+
+    ``trial`` is set when one has just ended; ``kept`` says that it had ended in an earlier call.
+    """
 
     event: Literal["launching", "warming", "measuring", "trial"]
     arm: str
@@ -55,6 +58,7 @@ class Progress:
     requests_total: int = 0
     sample: Sample | None = None
     trial: Trial | None = None
+    kept: bool = False
 
 
 Observe = Callable[[Progress], None]
@@ -85,8 +89,9 @@ def run(
 ) -> ExperimentResult:
     """Run every block, writing each trial to ``journal`` as it ends.
 
-    A trial that the journal holds already is not run again. A failed trial is an outcome: the run
-    goes on. After Ctrl-C the trial under way is kept as far as it came and the result says so.
+    A trial that the journal holds already is not run again, unless another arm of its block is
+    still to be compared with it: a pair is of one hour. A failed trial is an outcome: the run goes
+    on. After Ctrl-C the trial under way is kept as far as it came and the result says so.
 
     Args:
         experiment: what to do.
@@ -118,8 +123,16 @@ def run(
             for block in range(experiment.blocks):
                 alive = [arm for arm in experiment.arms if arm.name not in dropped]
                 random.Random(f"{experiment.seed}/{block}").shuffle(alive)  # noqa: S311 - an order, no secret
+                known = {arm.name: runner.finished(arm, block) for arm in alive}
+                if experiment.question is not None and not all(known.values()):
+                    known = {}
                 for position, arm in enumerate(alive):
-                    trials.append(runner.trial(arm, block, position))
+                    trial = known.get(arm.name) or runner.trial(arm, block, position)
+                    trials.append(trial)
+                    kept = known.get(arm.name) is not None
+                    observe(
+                        Progress(event="trial", arm=arm.name, block=block, trial=trial, kept=kept)
+                    )
                     if runner.interrupted:
                         raise KeyboardInterrupt
                 if after_block is not None:
@@ -158,19 +171,22 @@ class _Runner:
         locations = [arm.installation.location for arm in experiment.arms]
         self._shared = experiment.unit == "block" and len(set(locations)) < len(locations)
 
-    def trial(self, arm: Arm, block: int, position: int) -> Trial:
-        key = trial_key(
+    def finished(self, arm: Arm, block: int) -> Trial | None:
+        """What an earlier call left of this trial, if it ended by itself."""
+        return self._journal.finished(arm.name, self._key(arm), block)
+
+    def _key(self, arm: Arm) -> str:
+        return trial_key(
             arm_record(arm),
             self._workloads,
             self._surroundings.hardware_fingerprint,
             self._experiment.seed,
         )
-        known = self._journal.finished(arm.name, key, block)
-        if known is not None:
-            return known
+
+    def trial(self, arm: Arm, block: int, position: int) -> Trial:
         started_ms = self._clock.now_ms()
         draft = Trial(
-            key=key,
+            key=self._key(arm),
             arm=arm.name,
             block=block,
             position=position,
@@ -178,9 +194,7 @@ class _Runner:
             duration_ms=0.0,
         )
         trial = evolve(self._measure(arm, draft), duration_ms=self._clock.now_ms() - started_ms)
-        trial = self._journal.add(anonymous_trial(trial, arm))
-        self._observe(Progress(event="trial", arm=arm.name, block=block, trial=trial))
-        return trial
+        return self._journal.add(anonymous_trial(trial, arm))
 
     def _measure(self, arm: Arm, draft: Trial) -> Trial:
         """The trial as far as it came, whatever ended it."""

@@ -9,6 +9,7 @@ were asked to be kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
@@ -282,6 +283,17 @@ class Pair:
     changed: float
 
 
+class Because(StrEnum):
+    """Why a comparison has its verdict; all but the first leave it open."""
+
+    INTERVAL = "interval"
+    TOO_FEW_PAIRS = "too few pairs"
+    NO_VALUES = "no values"
+    FAULTS = "faults"
+    IGNORED = "ignored"
+    CUT_SHORT = "cut short"
+
+
 @frozen(kw_only=True)
 class Comparison:
     """One arm against the baseline, in one workload at one concurrency.
@@ -289,10 +301,10 @@ class Comparison:
     ``speed_ratio`` is above 1 where ``changed`` is the faster one, whichever way ``metric`` points;
     ``low`` and ``high`` bound it with ``confidence``, which is higher than the question's where it
     has several answers. All three are ``None`` below two pairs. ``dropped`` counts the blocks in
-    which either arm has no value. ``why`` is the verdict's reason in a sentence.
-    ``pairs_to_decide`` is how many would probably settle it, where it is open. ``agreement`` is the
-    share of requests that both arms answered with the same text, ``None`` where they were not asked
-    the same.
+    which either arm has no value. ``because`` is the verdict's reason for programs, ``why`` for
+    people. ``pairs_to_decide`` is how many would probably settle it, where more would help.
+    ``agreement`` is the share of requests that both arms answered with the same text, ``None``
+    where they were not asked the same.
     """
 
     baseline: str
@@ -300,9 +312,11 @@ class Comparison:
     workload: str
     concurrency: int
     metric: str
+    higher_is_better: bool
     margin: float
     confidence: float
     verdict: Verdict
+    because: Because
     why: str
     speed_ratio: float | None = None
     low: float | None = None

@@ -8,16 +8,36 @@ from velollm_core.experiment.apart import Apart, ApartResult
 from velollm_core.experiment.measures import METRICS
 from velollm_core.experiment.spec import Comparison, Pair
 from velollm_core.report.tables import EMPTY, Table
+from velollm_core.report.wording import by_place
 from velollm_core.statistics import Verdict
 
 _SHOWN_PAIRS = 20
+_LEAST_DECIMALS = 3
+_MOST_DECIMALS = 6
 
 
 def ratio_text(row: Comparison | Apart) -> str:
-    """``1.052 [1.021, 1.084]``, above 1 where the second one is the faster."""
+    """``1.052 [1.021, 1.084]``, above 1 where the second one is the faster.
+
+    It has as many decimals, up to six, as show on which side of 1 and of the margin's edges the
+    interval ends: what is read off it is what the answer was read from.
+    """
     if row.speed_ratio is None or row.low is None or row.high is None:
         return EMPTY
-    return f"{row.speed_ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    edges = (1.0,) if isinstance(row, Apart) else (1.0, 1 / (1 + row.margin), 1 + row.margin)
+    ends = [(end, edge) for end in (row.low, row.high) for edge in edges]
+    decimals = next(
+        count
+        for count in range(_LEAST_DECIMALS, _MOST_DECIMALS + 1)
+        if not any(
+            _alike(end, edge, count) and not _alike(end, edge, _MOST_DECIMALS) for end, edge in ends
+        )
+    )
+    return f"{row.speed_ratio:.{decimals}f} [{row.low:.{decimals}f}, {row.high:.{decimals}f}]"
+
+
+def _alike(first: float, second: float, decimals: int) -> bool:
+    return f"{first:.{decimals}f}" == f"{second:.{decimals}f}"
 
 
 def comparison_table(rows: Sequence[Comparison]) -> Table:
@@ -75,28 +95,44 @@ def apart_table(rows: Sequence[Apart]) -> Table:
 
 
 def comparison_lines(rows: Sequence[Comparison]) -> tuple[tuple[str, str], ...]:
-    """Label and text of what stands below the table: why, the pairs in order, what would help."""
+    """Label and text of what stands below the table: why, the pairs in order, what would help.
+
+    What several comparisons share is said once.
+    """
     several_arms = len({row.changed for row in rows}) > 1
-    lines = []
-    for row in rows:
-        arm = f" {row.changed}" if several_arms else ""
-        where = f"{arm} {row.workload} x{row.concurrency}" if len(rows) > 1 else ""
-        lines.append((f"why{where}", f"{row.verdict}: {row.why}"))
-        if row.pairs:
-            lines.append((f"pairs{where}", pair_text(row)))
-        if row.verdict is Verdict.INCONCLUSIVE and row.pairs_to_decide is not None:
-            lines.append((f"next{where}", f"about {row.pairs_to_decide} pairs would decide"))
-    return tuple(lines)
+    places = [
+        f"{f'{row.changed} ' if several_arms else ''}{row.workload} x{row.concurrency}"
+        for row in rows
+    ]
+    located = list(zip(places, rows, strict=True))
+    why = by_place(((place, f"{row.verdict}: {row.why}") for place, row in located), len(rows))
+    pairs = [
+        (f"pairs {place}" if len(rows) > 1 else "pairs", pair_text(row))
+        for place, row in located
+        if row.pairs
+    ]
+    following = by_place(
+        (
+            (place, f"about {row.pairs_to_decide} pairs would decide")
+            for place, row in located
+            if row.verdict is Verdict.INCONCLUSIVE and row.pairs_to_decide is not None
+        ),
+        len(rows),
+    )
+    return (
+        *(("why", text) for text in why),
+        *pairs,
+        *(("next", text) for text in following),
+    )
 
 
 def apart_lines(answer: ApartResult) -> tuple[tuple[str, str], ...]:
     """Label and text of what stands below the table of two results recorded apart."""
-    several = len(answer.rows) > 1
+    why = by_place(
+        ((f"{row.workload} x{row.concurrency}", row.why) for row in answer.rows), len(answer.rows)
+    )
     return (
-        *(
-            (f"why {row.workload} x{row.concurrency}" if several else "why", row.why)
-            for row in answer.rows
-        ),
+        *(("why", text) for text in why),
         *(("differs", text) for text in answer.differences),
         ("next", answer.decider),
     )
@@ -118,7 +154,7 @@ def pair_ratio(metric: str, pair: Pair) -> float:
 
 def _title(rows: Sequence[Comparison], *, several: bool) -> str:
     first = rows[0]
-    subject = "Each arm" if several else first.changed.capitalize()
+    subject = "Each arm" if several else first.changed[:1].upper() + first.changed[1:]
     return (
         f"{subject} against {first.baseline}, by {_metric(first.metric)}; "
         f"within {first.margin * 100:g} % is no difference"

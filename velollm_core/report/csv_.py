@@ -17,9 +17,21 @@ def to_csv(result: BenchmarkResult) -> str:
     """The summary of ``result``; the unit stands in a column's name, and what is not told is empty.
 
     A figure has three columns more: the ends of its 95 % interval (``_low``, ``_high``) and the
-    number of values behind it (``_n``).
+    number of values behind it (``_n``). Last in the row of an arm that was compared with the
+    baseline stand the verdict, the ratio of speeds with its interval, and the number of pairs.
     """
-    return _csv(["run", *_names()], ([result.run, *_cells(row)] for row in summarize(result)))
+    answers = {(row.changed, row.workload, row.concurrency): row for row in result.comparisons}
+    return _csv(
+        ("run", *_names(), *_VERDICT),
+        (
+            (
+                result.run,
+                *_cells(row),
+                *_verdict(answers.get((row.arm, row.workload, row.concurrency))),
+            )
+            for row in summarize(result)
+        ),
+    )
 
 
 def comparison_to_csv(result: BenchmarkResult) -> str:
@@ -27,7 +39,7 @@ def comparison_to_csv(result: BenchmarkResult) -> str:
     return _csv(
         (*_ANSWER, "pair_block", "pair_baseline", "pair_changed"),
         (
-            (*(_cell(getattr(row, name)) for name in _ANSWER), *pair)
+            (*(_cell(getattr(row, name)) for name in _ANSWER), *map(_cell, pair))
             for row in result.comparisons
             for pair in [astuple(pair) for pair in row.pairs] or [("", "", "")]
         ),
@@ -46,6 +58,7 @@ def apart_to_csv(answer: ApartResult) -> str:
     )
 
 
+_VERDICT = ("verdict", "speed_ratio", "speed_ratio_low", "speed_ratio_high", "pairs")
 _ANSWER = tuple(field.name for field in fields(Comparison) if field.name != "pairs")
 
 
@@ -77,6 +90,13 @@ def _cells(row: SummaryRow) -> Iterator[str | int | None]:
             yield from (None,) * 4
         else:
             yield from (_plain(value.value), _plain(value.low), _plain(value.high), value.n)
+
+
+def _verdict(answer: Comparison | None) -> tuple[object, ...]:
+    if answer is None:
+        return (None,) * len(_VERDICT)
+    ratio = map(_plain, (answer.speed_ratio, answer.low, answer.high))
+    return (answer.verdict, *ratio, len(answer.pairs))
 
 
 def _is_figure(kind: object) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from velollm_core.experiment.apart import ApartResult
 from velollm_core.experiment.notes import notes
 from velollm_core.experiment.spec import BenchmarkResult, Comparison
-from velollm_core.experiment.summary import summarize
+from velollm_core.experiment.summary import SummaryRow, summarize
 from velollm_core.report.comparisons import (
     apart_lines,
     apart_table,
@@ -15,6 +15,7 @@ from velollm_core.report.comparisons import (
     comparison_table,
 )
 from velollm_core.report.tables import Table, tables
+from velollm_core.report.visible import visible
 from velollm_core.report.wording import header, legend, note_lines
 
 
@@ -26,22 +27,32 @@ def to_markdown(result: BenchmarkResult) -> str:
         *_comparisons(result.comparisons),
         *("\n".join(_table(table)) for table in tables(rows)),
         *((legend(rows),) if rows else ()),
+        *_notes(result, rows),
     ]
-    remarks = note_lines(result, rows, notes(result, rows))
-    if remarks:
-        blocks.append("\n".join(["**Notes**", "", *(f"- {_escape(line)}" for line in remarks)]))
     return "\n\n".join(blocks) + "\n"
 
 
 def comparison_to_markdown(result: BenchmarkResult) -> str:
     """What ``result`` answers to its question, without the figures of each arm."""
-    return "\n\n".join([_list(header(result)), *_comparisons(result.comparisons)]) + "\n"
+    blocks = [
+        _list(header(result)),
+        *_comparisons(result.comparisons),
+        *_notes(result, summarize(result)),
+    ]
+    return "\n\n".join(blocks) + "\n"
 
 
 def apart_to_markdown(answer: ApartResult) -> str:
     """Two results recorded apart."""
     table = "\n".join(_table(apart_table(answer.rows)))
     return f"{table}\n\n{_list(apart_lines(answer))}\n"
+
+
+def _notes(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> tuple[str, ...]:
+    remarks = note_lines(result, rows, notes(result, rows))
+    if not remarks:
+        return ()
+    return ("\n".join(["**Notes**", "", *(f"- {_escape(line)}" for line in remarks)]),)
 
 
 def _comparisons(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -55,9 +66,9 @@ def _list(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"**{table.title}**"
+    yield f"**{_escape(table.title)}**"
     yield ""
-    yield _line([heading.replace("\n", " ").strip() for heading in table.headings])
+    yield _line([heading.strip() for heading in table.headings])
     # A label with text stands to the left, a figure to the right.
     yield _line([":--", *(["--:"] * (len(table.headings) - 1))])
     for row in table.rows:
@@ -69,6 +80,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
+    """``text`` on one line, with nothing in it that Markdown would take for markup."""
+    text = visible(text).replace("\n", " ")
     for character in "\\|<*`":
         text = text.replace(character, f"\\{character}")
-    return text
+    return text.replace("](", "]\\(")

@@ -9,7 +9,7 @@ from attrs import frozen
 from velollm_core.experiment.apart import ApartResult
 from velollm_core.experiment.notes import notes
 from velollm_core.experiment.spec import BenchmarkResult, Comparison
-from velollm_core.experiment.summary import summarize
+from velollm_core.experiment.summary import SummaryRow, summarize
 from velollm_core.report import wording
 from velollm_core.report.comparisons import (
     apart_lines,
@@ -18,6 +18,7 @@ from velollm_core.report.comparisons import (
     comparison_table,
 )
 from velollm_core.report.tables import Table, split, tables
+from velollm_core.report.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +47,7 @@ def apart_to_terminal(answer: ApartResult) -> RenderableType:
 
 def one_line(result: BenchmarkResult) -> str:
     """``result`` in a line, as a list of runs shows it."""
-    return wording.one_line(result, summarize(result))
+    return visible(wording.one_line(result, summarize(result)))
 
 
 @frozen
@@ -64,10 +65,7 @@ class _Report:
         if rows:
             yield ""
             yield _plain(wording.legend(rows))
-        remarks = wording.note_lines(self.result, rows, notes(self.result, rows))
-        if remarks:
-            yield ""
-            yield _pairs([("note", line) for line in remarks])
+        yield from _notes(self.result, rows)
 
 
 @frozen
@@ -79,6 +77,7 @@ class _Answer:
     ) -> Iterable[RenderableType]:
         yield _pairs(wording.header(self.result))
         yield from _comparisons(self.result.comparisons, options.max_width)
+        yield from _notes(self.result, summarize(self.result))
 
 
 @frozen
@@ -91,6 +90,13 @@ class _ApartAnswer:
         yield from _parts(apart_table(self.answer.rows), options.max_width)
         yield ""
         yield _pairs(apart_lines(self.answer))
+
+
+def _notes(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> Iterator[RenderableType]:
+    remarks = wording.note_lines(result, rows, notes(result, rows))
+    if remarks:
+        yield ""
+        yield _pairs([("note", line) for line in remarks])
 
 
 def _comparisons(rows: Sequence[Comparison], width: int) -> Iterator[RenderableType]:
@@ -107,10 +113,10 @@ def _parts(table: Table, width: int) -> Iterator[RenderableType]:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Text as it is: brackets of an interval are no markup."""
+    """Text that is only read: no bracket is markup, and nothing in it steers the terminal."""
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(visible(text), style=style)
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> RenderableType:

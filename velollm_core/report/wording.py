@@ -37,16 +37,27 @@ def note_lines(
     result: BenchmarkResult, rows: Sequence[SummaryRow], notes: Iterable[Note]
 ) -> tuple[str, ...]:
     """What was remarked before the run and after it, one line for each remark and its places."""
-    places: dict[str, list[str]] = {}
-    for note in notes:
-        places.setdefault(note.message, []).append(_place(note, several=len(result.arms) > 1))
-    lines = [
-        message
-        if len(where) == len(rows) or not all(where)
-        else f"{', '.join(dict.fromkeys(where))}: {message}"
-        for message, where in places.items()
-    ]
+    several = len(result.arms) > 1
+    lines = by_place(((_place(note, several=several), note.message) for note in notes), len(rows))
     return (*result.notes, *lines)
+
+
+def by_place(entries: Iterable[tuple[str, str]], places: int) -> list[str]:
+    """Each text once, after the places that it holds for where it does not for all.
+
+    Args:
+        entries: place and text; an empty place stands for all.
+        places: how many there are.
+    """
+    found: dict[str, list[str]] = {}
+    for place, text in entries:
+        found.setdefault(text, []).append(place)
+    return [
+        text
+        if len(where) == places or not all(where)
+        else f"{', '.join(dict.fromkeys(where))}: {text}"
+        for text, where in found.items()
+    ]
 
 
 def one_line(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> str:

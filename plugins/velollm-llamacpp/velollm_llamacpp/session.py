@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 from velollm_core.backends.contract import (
     Capability,
@@ -84,9 +85,11 @@ class LlamaSession(Session):
         """Stream one answer. Token ids of messages come only with ``top_logprobs``."""
         config = self._live | request.config
         call = call_for(request, _request_fields(config), self._served_name)
-        lines = self._client.stream(call.path, call.body, request.timeout_s)
+        stream = self._client.stream(call.path, call.body, request.timeout_s)
         try:
-            yield from decode(server_sent_events(lines), chat=call.chat, url=self.url)
+            # Closed here: an answer that cannot be read leaves no connection behind.
+            with closing(stream) as lines:
+                yield from decode(server_sent_events(lines), chat=call.chat, url=self.url)
         except RequestError as error:
             raise self._explained(error) from error
 

@@ -40,6 +40,7 @@ def comparison_to_html(result: BenchmarkResult) -> str:
             *sections.verdicts(result.comparisons),
             *sections.subject(result),
             *sections.timelines(result, _styles(result)),
+            *sections.remarks(result, summarize(result)),
         ],
     )
 
