@@ -59,7 +59,7 @@ def test_nothing_changed_is_named_as_such(velollm):
     assert "A/A" in done.stderr
     (row,) = json.loads(done.stdout)["comparisons"]
     assert (row["changed"], row["verdict"]) == ("again", "inconclusive")
-    assert "too few" in row["why"]
+    assert row["because"] == "too few pairs"
 
 
 def test_own_settings_are_held_against_the_engines_defaults(velollm):

@@ -128,7 +128,7 @@ def test_events_that_do_not_tell_their_tokens_count_as_one_and_the_server_s_coun
 ):
     row = one(
         build.sample(
-            event_ms=(50.0, 70.0, 90.0), event_tokens=(0, 0, 0), output_tokens=5, total_ms=90.0
+            event_ms=(50.0, 70.0, 90.0), event_tokens=(0, 0, 0), output_tokens=6, total_ms=90.0
         )
     )
     assert row.token_gap_ms.value == pytest.approx(20.0)

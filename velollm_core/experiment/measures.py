@@ -206,17 +206,19 @@ def _server_decode_rate(sample: Sample) -> float | None:
 def _client_decode_rate(sample: Sample) -> float | None:
     """Tokens a second that arrived after the first event.
 
-    Where the events do not tell their tokens, the first is taken to carry one of the answer's, and
-    the last to come with the end of the answer: a token that only ends it has no text, but counts.
+    Where the events do not tell their tokens, the answer's are taken to be spread evenly over them,
+    and the last to come with the end of the answer: a token that only ends it has no text, but
+    counts.
     """
     bursts = _bursts(sample)
     times = [at_ms for at_ms, _ in bursts] or [*sample.event_ms[:-1], sample.total_ms]
     if len(times) < 2 or times[-1] <= times[0]:
         return None
+    tokens: float
     if bursts:
         tokens = sum(count for _, count in bursts[1:])
     elif sample.output_tokens is not None:
-        tokens = sample.output_tokens - 1
+        tokens = sample.output_tokens * (1 - 1 / len(times))
     else:
         return None
     return _positive(tokens * 1000 / (times[-1] - times[0]))

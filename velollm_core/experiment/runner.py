@@ -19,6 +19,7 @@ from velollm_core.backends.processes import Place
 from velollm_core.config import Config
 from velollm_core.errors import FailureKind, LaunchError, RequestError, VeloError
 from velollm_core.experiment.clock import Clock
+from velollm_core.experiment.counters import counters, risen
 from velollm_core.experiment.journal import RunJournal
 from velollm_core.experiment.keys import trial_key
 from velollm_core.experiment.monitor import Monitor, Observed
@@ -276,7 +277,7 @@ class _Runner:
             danger.append(Failure(kind=FailureKind.OUT_OF_MEMORY, message=message))
             session.close()
 
-        before = _counters(session)
+        before = counters(session)
         watch = self._surroundings.monitor.start(session, end_it)
         try:
             for number, phase in enumerate(self._experiment.phases):
@@ -297,7 +298,7 @@ class _Runner:
                     anonymous_uuid(uuid): used for uuid, used in observed.peak_gpu_bytes.items()
                 },
                 energy_j=observed.energy_j,
-                counters=_risen(before, _counters(session)),
+                counters=risen(before, counters(session)),
                 load=observed.load,
             )
         under_way.measured = True
@@ -379,22 +380,6 @@ def _unverified(arm: Arm) -> tuple[str, ...]:
     return tuple(
         knob.name for knob in knobs if knob.unreadable and knob.name in arm.settings.config
     )
-
-
-def _counters(session: Session) -> Mapping[str, float]:
-    """The server's counters; none where it has none, or is gone."""
-    try:
-        return session.counters() or {}
-    except VeloError:
-        return {}
-
-
-def _risen(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What ``Trial.counters`` holds: totals, by their Prometheus suffix, count from the start."""
-    return {
-        name: value - before.get(name, 0.0) if name.partition("{")[0].endswith("_total") else value
-        for name, value in after.items()
-    }
 
 
 def _kind(error: VeloError) -> FailureKind:
