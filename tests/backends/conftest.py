@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture
-def serve(raw_server):
-    return raw_server
+def serve(velollm_raw_server):
+    return velollm_raw_server

@@ -21,7 +21,7 @@ def run(tmp_path, run_suite):
 
     def of(body, *words):
         (tmp_path / "test_it.py").write_text(textwrap.dedent(body), encoding="utf-8")
-        return run_suite(tmp_path, "test_it.py", *words)
+        return run_suite(tmp_path, "test_it.py", *words, every_plugin=True)
 
     return of
 
@@ -95,7 +95,7 @@ def test_places_are_places_of_their_own(velollm_place):
     child.stop()
 
 
-def test_a_raw_server_says_what_it_is_told(raw_server):
-    server = raw_server(lambda connection, _: answer(connection, b'{"ok": true}'))
+def test_a_raw_server_says_what_it_is_told(velollm_raw_server):
+    server = velollm_raw_server(lambda connection, _: answer(connection, b'{"ok": true}'))
     assert HttpClient(server.url).get("/") == {"ok": True}
     assert len(server.requests) == 1

@@ -24,8 +24,9 @@ GUARD = "test_no_test_is_missing_or_replaced_without_a_reason"
 def suite(tmp_path, run_suite):
     """The report on a suite with this body."""
 
-    def run(body):
-        (tmp_path / "test_it.py").write_text(SUITE + body, encoding="utf-8")
+    def run(body, mark=""):
+        text = SUITE.replace("class TestBackend", f"{mark}\nclass TestBackend") + body
+        (tmp_path / "test_it.py").write_text(text, encoding="utf-8")
         return run_suite(tmp_path, "test_it.py")
 
     return run
@@ -37,6 +38,7 @@ def test_a_suite_that_is_left_as_it_is_passes(suite):
     assert GUARD in report.passed
 
 
+INHERITED = "test_probing_changes_nothing = {}(BackendConformance.test_probing_changes_nothing)"
 METHOD = "    def test_probing_changes_nothing(self):\n        assert 0\n"
 
 
@@ -48,8 +50,18 @@ METHOD = "    def test_probing_changes_nothing(self):\n        assert 0\n"
         f"    @pytest.mark.skip(reason='no')\n{METHOD}",
         f"    @pytest.mark.xfail\n{METHOD}",
         f"    @pytest.mark.xfail(reason=' ')\n{METHOD}",
+        f"    {INHERITED.format('pytest.mark.skip')}\n",
+        f"    {INHERITED.format('pytest.mark.xfail')}\n",
     ],
-    ids=["dropped", "replaced", "skipped", "expected to fail", "for an empty reason"],
+    ids=[
+        "dropped",
+        "replaced",
+        "skipped",
+        "expected to fail",
+        "for an empty reason",
+        "the kit's own, skipped",
+        "the kit's own, expected to fail",
+    ],
 )
 def test_a_test_that_is_gone_without_a_reason_is_named(suite, body):
     report = suite(body)
@@ -67,6 +79,30 @@ def test_a_stated_reason_stands_and_is_shown(suite):
     assert report.failed == set(), report.output
     assert "deviations from VeloLLM's conformance kit" in report.output
     assert "test_probing_changes_nothing: it has to write its licence" in report.output
+
+
+def test_a_reason_may_be_given_by_place(suite):
+    body = "    def test_probing_changes_nothing(self):\n        pass\n"
+    report = suite(f"    @pytest.mark.velollm_deviates('it writes a log')\n{body}")
+    assert report.failed == set(), report.output
+    assert "test_probing_changes_nothing: it writes a log" in report.output
+
+
+@pytest.mark.parametrize("mark", ["skip", "skipif(True, reason='')", "xfail"])
+def test_a_suite_that_is_switched_off_without_a_reason_fails(suite, mark):
+    report = suite("    pass\n", f"@pytest.mark.{mark}")
+    assert report.failed == {GUARD}, report.output
+    assert f"the suite is marked {mark.partition('(')[0]} without a reason" in report.output
+
+
+@pytest.mark.parametrize(
+    ("mark", "outcome"),
+    [("skip('no engine here')", "skipped"), ("xfail(reason='no engine here')", "xpassed")],
+)
+def test_a_suite_that_is_switched_off_with_a_reason_is_shown(suite, mark, outcome):
+    report = suite("    pass\n", f"@pytest.mark.{mark}")
+    assert report.failed == set(), report.output
+    assert f"::TestBackend, {outcome} as a whole: no engine here" in report.output
 
 
 def test_an_authors_own_tests_are_welcome(suite):

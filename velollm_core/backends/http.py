@@ -10,6 +10,7 @@ requests.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -17,9 +18,9 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from velollm_core.backends.http_body import Body, UntilClosed, body_for
+from velollm_core.backends.http_body import UntilClosed, body_for
 from velollm_core.errors import FailureKind, RequestError, UsageError
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -27,6 +28,8 @@ _MAX_BODY_BYTES = 64 * 1024 * 1024
 _CONNECT_S = 10.0
 _MAX_HEAD_BYTES = 1024 * 1024
 _READ_BYTES = 65536
+_EVENT = (b"data:", b"error:")
+_UNANSWERED = "gave no whole answer in {:g} seconds"
 
 
 class HttpClient:
@@ -56,13 +59,14 @@ class HttpClient:
         self._prefix = parts.path.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
         self.key_hint = key_hint
+        self._key = api_key
         if api_key:
             if not (api_key.isascii() and api_key.isprintable()):  # the library would quote it
                 raise UsageError("the server's key holds characters that no header can.")
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._live: set[HTTPConnection] = set()
         self._lock = threading.Lock()
-        self._aborted = False
+        self.aborted = False
 
     def get(self, path: str, timeout_s: float = 10.0) -> Any:
         """The JSON at ``path``.
@@ -78,19 +82,21 @@ class HttpClient:
 
     def text(self, path: str, timeout_s: float = 10.0) -> str:
         """The text at ``path``; raises as :meth:`get`."""
-        with _Exchange(self, "GET", path, None, timeout_s) as exchange:
+        overdue = _UNANSWERED.format(timeout_s)
+        with _Exchange(self, "GET", path, None, timeout_s=timeout_s, overdue=overdue) as exchange:
             return exchange.read().decode("utf-8", "replace")
 
     def _json(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
     ) -> Any:
-        with _Exchange(self, method, path, body, timeout_s) as exchange:
+        overdue = _UNANSWERED.format(timeout_s)
+        with _Exchange(self, method, path, body, timeout_s=timeout_s, overdue=overdue) as exchange:
             raw = exchange.read()
         try:
             return json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestError(
-                f"{self.url}{path} answered something that is not JSON: {_excerpt(raw)}.",
+                f"{self.url}{path} answered something that is not JSON: {self._excerpt(raw)}.",
                 "Is this the URL of an inference server?",
                 FailureKind.REFUSED,
             ) from error
@@ -105,21 +111,30 @@ class HttpClient:
             an end is yielded too, so that the caller sees where the server stopped.
 
         Raises:
-            RequestError: refused, broken off, or silent for ``timeout_s`` seconds.
+            RequestError: refused, broken off, or without an event for ``timeout_s`` seconds, which
+                no comment prolongs.
         """
-        with _Exchange(self, "POST", path, body, timeout_s) as exchange:
+        overdue = f"was silent for {timeout_s:g} seconds"
+        with _Exchange(self, "POST", path, body, timeout_s=timeout_s, overdue=overdue) as exchange:
             pending = b""
+            heard_ms, hurried = 0.0, True
             for at_ms, data in exchange.arrivals():
                 pending += data
                 if b"\n" in data:
                     *lines, pending = pending.split(b"\n")
                     for line in lines:
                         if line and line != b"\r":
+                            if line.startswith(_EVENT) and line[5:].strip():
+                                heard_ms = at_ms
                             yield at_ms, line.removesuffix(b"\r")
                 elif len(pending) > _MAX_LINE_BYTES:
                     raise RequestError(
                         f"{self.url}{path} sent a line of more than {_MAX_LINE_BYTES} bytes."
                     )
+                # The time for the next event runs on; it is only set anew where it has to be.
+                if hurried or heard_ms < at_ms:
+                    exchange.allow(timeout_s - (at_ms - heard_ms) / 1000.0)
+                    hurried = heard_ms < at_ms
             if pending:
                 yield at_ms, pending
 
@@ -128,7 +143,7 @@ class HttpClient:
         :class:`RequestError`.
         """
         with self._lock:
-            self._aborted = True
+            self.aborted = True
             live = tuple(self._live)
         for connection in live:
             open_socket = connection.sock  # read once: its owner may let go of it meanwhile
@@ -142,7 +157,7 @@ class HttpClient:
         connection.connect()
         connection.sock.settimeout(timeout_s)
         with self._lock:
-            if self._aborted:
+            if self.aborted:
                 connection.close()
                 raise RequestError(
                     f"requests to {self.url} were stopped.", "", FailureKind.INTERRUPTED
@@ -155,16 +170,39 @@ class HttpClient:
             self._live.discard(connection)
         connection.close()
 
-    def failure(self, path: str, error: Exception, timeout_s: float) -> RequestError:
-        """``error`` of the transport as the user is told."""
+    def quoted(self, said: bytes | str, most: int = 500) -> str:
+        """What a server said, as a message can hold it: without the key, which some servers quote,
+        in one line, and at most ``most`` characters long.
+        """
+        text = said if isinstance(said, str) else said.decode("utf-8", "replace")
+        if self._key:
+            text = text.replace(self._key, "***")
+        # Only now may it be cut: half a key would not have been found.
+        text = "".join(char if char.isprintable() else " " for char in text[: 4 * most])
+        return " ".join(text.split())[:most]
+
+    def _excerpt(self, raw: bytes) -> str:
+        text = self.quoted(raw, 300)
+        return repr(text) if text else "an empty answer"
+
+    def reason(self, raw: bytes) -> str:
+        """Why the server refused, by the body of its answer."""
+        try:
+            error = json.loads(raw)["error"]
+            return self.quoted(str(error["message"] if isinstance(error, dict) else error))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return self._excerpt(raw)
+
+    def failure(self, path: str, error: Exception, overdue: str) -> RequestError:
+        """``error`` of the transport as the user is told; ``overdue`` where it is the time."""
         where = f"{self.url}{path}"
-        if self._aborted:
+        if self.aborted:
             return RequestError(
                 f"requests to {self.url} were stopped.", "", FailureKind.INTERRUPTED
             )
         if isinstance(error, TimeoutError):
             return RequestError(
-                f"{where} was silent for {timeout_s:g} seconds.",
+                f"{where} {overdue}.",
                 "The server hangs or is far too slow; look at its log.",
                 FailureKind.TIMEOUT,
             )
@@ -177,7 +215,12 @@ class HttpClient:
 
 
 class _Exchange:
-    """One request and its answer, on a connection of its own that is gone at the end."""
+    """One request and its answer, on a connection of its own that is gone at the end.
+
+    Args:
+        timeout_s: for all up to the answer's head; after that, see :meth:`allow`.
+        overdue: what the user is told where that was not enough.
+    """
 
     def __init__(
         self,
@@ -185,16 +228,19 @@ class _Exchange:
         method: str,
         path: str,
         body: Mapping[str, Any] | None,
+        *,
         timeout_s: float,
+        overdue: str,
     ) -> None:
         self._client = client
         self._path = path
-        self._timeout_s = timeout_s
+        self._overdue = overdue
+        self._due = time.perf_counter() + timeout_s
         data = None if body is None else json.dumps(body).encode()
         try:
             self._connection = client._connect(timeout_s)  # noqa: SLF001 - one unit with the client
-        except (OSError, HTTPException) as error:
-            raise client.failure(path, error, timeout_s) from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise client.failure(path, error, overdue) from error
         try:
             self._sent = time.perf_counter()
             self._connection.request(
@@ -204,39 +250,50 @@ class _Exchange:
                 client._headers,  # noqa: SLF001 - one unit with the client
             )
             self._socket: socket.socket = self._connection.sock
-            status, self._body, self._first = self._head()
+            status, headers, self._first = self._head()
+            self._body = body_for(headers)
             if status >= 400:
                 raise self._refusal(status)
+            if status >= 300:
+                raise self._elsewhere(status, headers.get("location", ""))
         except BaseException as error:
             client._release(self._connection)  # noqa: SLF001 - one unit with the client
             if isinstance(error, (OSError, HTTPException, ValueError)):
-                raise client.failure(path, error, timeout_s) from error
+                raise client.failure(path, error, overdue) from error
             raise
 
-    def _head(self) -> tuple[int, Body, bytes]:
-        """Status, decoder of the body, and what arrived of the body together with the head."""
+    def _head(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers by name in lower case, and what arrived together with them.
+
+        Interim answers (RFC 9110, section 15.2) are passed over.
+        """
         raw = b""
-        while b"\r\n\r\n" not in raw:
-            data = self._socket.recv(_READ_BYTES)
-            if not data:
-                raise HTTPException("the server closed the connection without an answer")
-            raw += data
-            if len(raw) > _MAX_HEAD_BYTES:
-                raise HTTPException("the answer has no end of its headers")
-        head, _, rest = raw.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        words = first.split(None, 2)
-        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
-            raise HTTPException(f"this is no HTTP answer: {first[:80]!r}")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        return int(words[1]), body_for(headers), rest
+        while True:
+            while b"\r\n\r\n" not in raw:
+                self._allow_rest()
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    raise HTTPException("the server closed the connection without an answer")
+                raw += data
+                if len(raw) > _MAX_HEAD_BYTES:
+                    raise HTTPException("the answer has no end of its headers")
+            head, _, raw = raw.partition(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            words = first.split(None, 2)
+            if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
+                raise HTTPException(f"this is no HTTP answer: {self._client.quoted(first, 80)!r}")
+            status = int(words[1])
+            if status < 200:
+                continue
+            headers = {}
+            for line in lines:
+                name, _, value = line.partition(":")
+                headers[name.strip().lower()] = value.strip()
+            return status, headers, raw
 
     def _refusal(self, status: int) -> RequestError:
         hint = self._client.key_hint if status in {401, 403} else ""
-        reason = _said(self.read())
+        reason = self._client.reason(self.read())
         return RequestError(
             f"{self._client.url}{self._path} refused: HTTP {status}, {reason}.",
             hint,
@@ -244,39 +301,65 @@ class _Exchange:
             status,
         )
 
+    def _elsewhere(self, status: int, location: str) -> RequestError:
+        # Without its query, which may hold what is nobody's business.
+        place = self._client.quoted(re.split("[?#]", location, maxsplit=1)[0])
+        where = f"to {place}" if place else "without saying where"
+        return RequestError(
+            f"{self._client.url}{self._path} points elsewhere: HTTP {status}, {where}.",
+            "Nothing was sent there; give that URL if it is the server's.",
+            FailureKind.REFUSED,
+            status,
+        )
+
+    def allow(self, seconds: float) -> None:
+        """Let the next piece take no longer than that."""
+        if seconds <= 0.0:
+            raise self._client.failure(self._path, TimeoutError(), self._overdue)
+        self._socket.settimeout(seconds)
+
+    def _allow_rest(self) -> None:
+        self.allow(self._due - time.perf_counter())
+
     def read(self) -> bytes:
-        """The whole body, bounded."""
+        """The whole body, bounded in size and in time."""
         parts: list[bytes] = []
+        size = 0
         for _, data in self.arrivals():
             parts.append(data)
-            if sum(map(len, parts)) > _MAX_BODY_BYTES:
+            size += len(data)
+            if size > _MAX_BODY_BYTES:
                 raise RequestError(f"{self._client.url}{self._path} answered without an end.")
+            self._allow_rest()
         return b"".join(parts)
 
     def arrivals(self) -> Iterator[tuple[float, bytes]]:
-        """Pieces of content as they arrive, with milliseconds since the request was sent.
+        """Pieces of content as they arrive, with milliseconds since the request was sent; an empty
+        one where what arrived, or the head, brought none.
 
         Raises:
             RequestError: the connection ended before the body did, or was silent too long.
         """
         clock, sent, recv, feed = time.perf_counter, self._sent, self._socket.recv, self._body.feed
+        body, lasting = self._body, isinstance(self._body, UntilClosed)
         data = self._first
         try:
             while True:
                 at_ms = (clock() - sent) * 1000.0
                 content = feed(data) if data else b""
-                if content:
+                ended = body.complete and not lasting
+                if content or not ended:
                     yield at_ms, content
-                if self._body.complete and not isinstance(self._body, UntilClosed):
+                if ended:
                     return
                 data = recv(_READ_BYTES)
                 if not data:
                     break
         except (OSError, ValueError) as error:
-            raise self._client.failure(self._path, error, self._timeout_s) from error
-        if not self._body.complete:
-            ended = ConnectionError("the connection ended in the middle of the answer")
-            raise self._client.failure(self._path, ended, self._timeout_s)
+            raise self._client.failure(self._path, error, self._overdue) from error
+        if not body.complete or self._client.aborted:
+            cut = ConnectionError("the connection ended in the middle of the answer")
+            raise self._client.failure(self._path, cut, self._overdue)
 
     def __enter__(self) -> Self:
         return self
@@ -301,24 +384,18 @@ def server_sent_events(lines: Iterator[tuple[float, bytes]]) -> Iterator[tuple[f
 def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+        host = parts.hostname or ""
+        host.encode("idna")  # as it will be before it is looked up
+        usable = parts.scheme in {"http", "https"} and host and (parts.port or 1)
+        usable = usable and host.isprintable() and " " not in host
         usable = usable and parts.username is None  # a key belongs into its own option
+        path = quote(parts.path, safe="/%:@!$&'()*+,;=")
     except ValueError:
         usable = False
     if not usable:
         raise UsageError(f"{url!r} is not the URL of a server.", "Write http://HOST:PORT.")
+    if path != parts.path:
+        raise UsageError(
+            f"the path of {url!r} holds characters that no request can.", f"Write it as {path}"
+        )
     return parts
-
-
-def _said(raw: bytes) -> str:
-    """What the server gave as its reason, in one line."""
-    try:
-        error = json.loads(raw)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)[:500]
-    except (ValueError, KeyError, TypeError):
-        return _excerpt(raw)
-
-
-def _excerpt(raw: bytes) -> str:
-    text = " ".join(raw[:300].decode("utf-8", "replace").split())
-    return repr(text) if text else "an empty answer"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 _MAX_SIZE_LINE_BYTES = 4096
+_LENGTH = re.compile("[0-9]{1,18}")
 _HEXADECIMAL = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
@@ -32,12 +33,15 @@ def body_for(headers: Mapping[str, str]) -> Body:
     end.
 
     Raises:
-        ValueError: the length is no number.
+        ValueError: the length is none.
     """
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return Chunked()
-    if "content-length" in headers:
-        return Sized(int(headers["content-length"]))
+    length = headers.get("content-length")
+    if length is not None:
+        if not _LENGTH.fullmatch(length):  # int() would also take a sign
+            raise ValueError("its Content-Length is no length")
+        return Sized(int(length))
     return UntilClosed()
 
 
@@ -98,7 +102,7 @@ class Chunked:
                 break
             digits = pending[at:line_end].split(b";", 1)[0].strip()
             if not _HEXADECIMAL.fullmatch(digits):  # int() would also take a sign
-                raise ValueError(f"a chunk cannot have size {digits[:20]!r}")
+                raise ValueError("the size of a chunk is no number")
             size = int(digits, 16)
             at = line_end + 1
             if size == 0:

@@ -8,7 +8,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_V4 = ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - looked for, not bound
+_V6 = ("::1", "::")
+_LOOPBACK = {"127.0.0.1": (_V4,), "localhost": (_V4, _V6), "::1": (_V6,)}
+"""For each name, the addresses at which it may be listened to; of one family the first at which
+somebody listens gets the connection, because the more specific one does."""
 
 
 def is_local(url: str) -> bool:
@@ -29,16 +33,16 @@ def listeners(url: str) -> tuple[psutil.Process, ...]:
         connections = psutil.net_connections("tcp")
     except psutil.Error:
         return ()  # macOS tells only root
-    pids = {
-        entry.pid
-        for entry in connections
-        if entry.pid
-        and entry.status == psutil.CONN_LISTEN
-        and entry.laddr
-        and entry.laddr.port == port
-    }
+    at: dict[str, list[int | None]] = {}
+    for entry in connections:
+        if entry.status == psutil.CONN_LISTEN and entry.laddr and entry.laddr.port == port:
+            at.setdefault(entry.laddr.ip, []).append(entry.pid)
+    pids: dict[int, None] = {}
+    for addresses in _LOOPBACK[urlsplit(url).hostname or ""]:
+        heard = next((at[address] for address in addresses if address in at), [])
+        pids |= dict.fromkeys(pid for pid in heard if pid and pid != os.getpid())
     found = []
-    for pid in pids - {os.getpid()}:
+    for pid in pids:
         with suppress(psutil.Error):
             found.append(psutil.Process(pid))
     return tuple(found)

@@ -36,11 +36,12 @@ def _gpu_bytes(pids: set[int]) -> dict[str, int]:
         return used
     with suppress(nvml.NVMLError):
         for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
-                if process.pid in pids and process.usedGpuMemory is not None:
-                    uuid = str(nvml.nvmlDeviceGetUUID(handle))
-                    used[uuid] = used.get(uuid, 0) + process.usedGpuMemory
+            with suppress(nvml.NVMLError):  # one card that does not tell hides no other
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                    if process.pid in pids and process.usedGpuMemory is not None:
+                        uuid = str(nvml.nvmlDeviceGetUUID(handle))
+                        used[uuid] = used.get(uuid, 0) + process.usedGpuMemory
     return used
 
 

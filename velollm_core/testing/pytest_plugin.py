@@ -1,9 +1,9 @@
 """What pytest offers to the author of a backend once velollm is installed.
 
-Fixtures: ``under_test`` (behind the conformance suites), ``velollm_environ`` and ``velollm`` (the
-command, in folders of its own), ``velollm_place`` (where engines are started), ``no_process_left``
-and ``raw_server``. Nothing is imported, and nothing is done, before a test asks for one of them.
-``-p no:velollm`` switches it off.
+Fixtures: ``velollm_environ`` and ``velollm`` (the command, in folders of its own),
+``velollm_place`` (where engines are started), ``velollm_raw_server`` and ``no_process_left``. The
+conformance suites bring their own. Nothing is imported, and nothing is done, before a test asks for
+one of them. ``-p no:velollm`` switches it off.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import pytest
 
 if TYPE_CHECKING:
     from velollm_core.backends.processes import Place
-    from velollm_core.testing.conformance.facts import Facts
-    from velollm_core.testing.conformance.under_test import UnderTest
     from velollm_core.testing.processes import Family
     from velollm_core.testing.raw_server import Behave, RawServer
 
 pytest.register_assert_rewrite("velollm_core.testing.conformance")
+
+GUARD = "test_no_test_is_missing_or_replaced_without_a_reason"
+"""The test of each conformance suite that is never skipped, unless its whole class is."""
+UNDOING = frozenset({"skip", "skipif", "xfail"})
+"""Marks that take a test's verdict away."""
 
 _DEVIATIONS = pytest.StashKey[list[str]]()
 _MARKER = "velollm_deviates(reason): takes the place of a test of VeloLLM's conformance kit"
@@ -39,31 +42,44 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note every test that deviates from the kit, with its reason."""
     config.stash[_DEVIATIONS] = [
-        f"{item.nodeid}: {mark.kwargs['reason']}"
+        f"{item.nodeid}: {reason_of(mark) or 'no reason is given'}"
         for item in items
         if (mark := item.get_closest_marker("velollm_deviates")) is not None
     ]
 
 
+def reason_of(mark: pytest.Mark) -> str:
+    """The reason that a mark gives, by name, or by place where it takes nothing else."""
+    by_place = mark.args[:1] if mark.name in {"skip", "velollm_deviates"} else ()
+    return str(mark.kwargs.get("reason") or "".join(map(str, by_place))).strip()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A suite that is switched off as a whole says why, or fails: its guard would be off, too."""
+    if item.name != GUARD:
+        return
+    for mark in item.iter_markers():
+        if mark.name in UNDOING and not reason_of(mark):
+            pytest.fail(f"the suite is marked {mark.name} without a reason", pytrace=False)
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Show them at the end."""
-    deviations = config.stash.get(_DEVIATIONS, [])
+    """Show them at the end, and the suites that are switched off."""
+    deviations = config.stash.get(_DEVIATIONS, []).copy()
+    for outcome in ("skipped", "xfailed", "xpassed"):
+        for report in terminalreporter.getreports(outcome):
+            suite, _, name = report.nodeid.rpartition("::")
+            if name == GUARD:
+                said = report.longrepr[2] if outcome == "skipped" else report.wasxfail
+                reason = said.removeprefix("Skipped: ")
+                deviations.append(f"{suite}, {outcome} as a whole: {reason}")
     if deviations:
         terminalreporter.section("deviations from VeloLLM's conformance kit")
         for line in deviations:
             terminalreporter.write_line(line)
-
-
-@pytest.fixture(scope="class")
-def under_test(facts: Facts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderTest]:
-    """The backend that the author's fixture ``facts`` describes, with one session for the class."""
-    from velollm_core.testing.conformance.under_test import UnderTest
-
-    shared = UnderTest(facts, tmp_path_factory.mktemp("conformance"))
-    yield shared
-    shared.end()
 
 
 @pytest.fixture
@@ -128,7 +144,7 @@ def no_process_left() -> Iterator[Family]:
 
 
 @pytest.fixture
-def raw_server() -> Iterator[Callable[[Behave], RawServer]]:
+def velollm_raw_server() -> Iterator[Callable[[Behave], RawServer]]:
     """Start servers that do with each connection and its request what a function says."""
     from velollm_core.testing.raw_server import RawServer
 

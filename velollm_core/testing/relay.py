@@ -15,11 +15,17 @@ class Relay:
     """Passes every byte between its clients and the server at ``url``; a context manager.
 
     Args:
-        url: ``http://host:port``, with a path or without.
+        url: ``http://host:port``, with a path or without. A line of ``https`` is bound to its
+            server's name, and bears no relay.
+
+    Raises:
+        ValueError: ``url`` is not of ``http``.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        if parts.scheme != "http":
+            raise ValueError(f"no relay can stand before {url!r}: it is not an http:// URL")
         self._target = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._address: tuple[str, int] = self._listener.getsockname()

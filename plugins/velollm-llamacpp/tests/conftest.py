@@ -97,7 +97,7 @@ def program(tmp_path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def scripted(raw_server) -> Callable[..., RawServer]:
+def scripted(velollm_raw_server) -> Callable[..., RawServer]:
     """Starts servers whose answer to each request is the bytes that ``answer`` yields."""
 
     def make(answer: Callable[[bytes], Iterator[bytes]]) -> RawServer:
@@ -105,6 +105,6 @@ def scripted(raw_server) -> Callable[..., RawServer]:
             for data in answer(request):
                 connection.sendall(data)
 
-        return raw_server(behave)
+        return velollm_raw_server(behave)
 
     return make

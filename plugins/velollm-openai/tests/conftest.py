@@ -96,7 +96,7 @@ def chunked(data: bytes) -> bytes:
 
 
 @pytest.fixture
-def serve(raw_server) -> Callable[..., RawServer]:
+def serve(velollm_raw_server) -> Callable[..., RawServer]:
     """Starts OpenAI-compatible servers whose every byte is planted."""
 
     def make(
@@ -135,7 +135,7 @@ def serve(raw_server) -> Callable[..., RawServer]:
                 if whole:
                     connection.sendall(b"0\r\n\r\n")
 
-        return raw_server(behave)
+        return velollm_raw_server(behave)
 
     return make
 

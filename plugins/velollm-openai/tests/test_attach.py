@@ -58,6 +58,8 @@ def test_a_prefix_before_the_api_stays(backend, serve):
         ("sk-very-secret@host:8000", "api_key_env"),
         ("http://host:8000/v1?api_key=sk-very-secret", "api_key_env"),
         ("http://host:8000/ v1", "more than an address"),
+        ("http://a..b:80", "http://HOST:PORT"),
+        ("http://127.0.0.1:9/é", "/%C3%A9"),
     ],
 )
 def test_what_is_no_url_is_refused_with_how_to_write_it(backend, url, told):
@@ -91,7 +93,7 @@ def test_another_kind_of_server_is_named(backend, serve, listed):
         backend.probe({"url": serve(routes={"/v1/models": listed}).url}, {})
 
 
-@pytest.mark.parametrize("listed", [[], [{}], [7]])
+@pytest.mark.parametrize("listed", [[], [{}], [7], [{"id": {"a": 1}}], [{"id": 7}], [{"id": ""}]])
 def test_a_server_without_a_model_is_named(backend, serve, listed):
     with pytest.raises(Unavailable, match="has no model"):
         backend.probe({"url": serve(routes={"/v1/models": {"data": listed}}).url}, {})
@@ -106,6 +108,12 @@ def test_every_model_that_it_lists_can_be_chosen(backend, serve, protocol):
     with backend.attach(found, known[1], Config()) as session:
         list(session.generate(Request(prompt=HELLO, max_tokens=1)))
     assert json.loads(server.requests[-1].partition(b"\r\n\r\n")[2])["model"] == "b"
+
+
+def test_a_model_that_is_listed_twice_is_one(backend, serve):
+    listed = {"data": [{"id": "b"}, {"id": "a"}, {"id": "b"}, {"id": ["a"]}]}
+    (found,) = backend.probe({"url": serve(routes={"/v1/models": listed}).url}, {})
+    assert [model.served_name for model in backend.models(found)] == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +252,28 @@ def test_a_key_that_a_server_quotes_in_mid_stream_is_hidden(serve, connect, prot
     with pytest.raises(RequestError) as caught:
         list(session.generate(Request(prompt=HELLO, max_tokens=1)))
     assert "quota of *** used up" in caught.value.message
+
+
+@pytest.mark.parametrize("before", [0, 60, 70, 455, 495])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_key_that_is_cut_off_in_mid_stream_is_hidden(serve, connect, protocol, before, whole):
+    said = "z" * before + KEY
+    fault = protocol.event({"error": {"message": said}}) if whole else f"data: {said}\n\n".encode()
+    session = connect(serve(fault).url, {"OPENAI_API_KEY": KEY})
+    with pytest.raises(RequestError) as caught:
+        list(session.generate(Request(prompt=HELLO, max_tokens=1)))
+    assert "sk-v" not in str(caught.value)
+
+
+def test_a_server_that_never_ends_its_first_answer_is_given_up(backend, serve, protocol):
+    def endless(connection, request):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(protocol.delta(content="a") * 100)
+
+    (found,) = backend.probe({"url": serve(routes={"/v1/chat/completions": endless}).url}, {})
+    with pytest.raises(RequestError, match="did not end"):
+        backend.attach(found, backend.models(found)[0], Config())
 
 
 def test_a_variable_without_a_key_and_a_key_that_is_none_are_refused(backend, serve):

@@ -28,6 +28,9 @@ class PlantedSocket:
     def recv(self, size: int) -> bytes:
         return next(self._pieces, b"")
 
+    def settimeout(self, seconds: float) -> None:
+        """Time stands still."""
+
 
 class PlantedConnection(HTTPConnection):
     def __init__(self, pieces: list[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from velollm_openai.metrics import read_metrics
@@ -64,6 +65,18 @@ def test_a_flood_of_names_is_bounded():
     found = read_metrics(text)
     assert len(found) == 500
     assert all(map(math.isfinite, found.values()))
+
+
+def test_counters_whose_sum_is_no_number_are_left_out():
+    text = '# TYPE a_total counter\na_total{x="1"} 1e308\na_total{x="2"} 1.7e308\nvllm:x 1'
+    assert read_metrics(text) == {"vllm:x": 1.0}
+
+
+@pytest.mark.parametrize("labels", ["a" * 200_000, "a " * 100_000, ',a="' * 50_000])
+def test_labels_without_an_end_take_little_time(labels):
+    started = time.monotonic()
+    assert len(read_metrics(f"m{{{labels}}} 1")) == 1
+    assert time.monotonic() - started < 5
 
 
 def test_a_session_counts_only_where_the_server_does(serve, connect):

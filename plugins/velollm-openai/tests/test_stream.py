@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from velollm_openai.stream import decode
 
 from velollm_core.backends.contract import Event, Finish, Message, Request, Sampling
+from velollm_core.backends.http import HttpClient
 from velollm_core.errors import FailureKind, RequestError
 
 HELLO = (Message(role="user", content="Hello"),)
@@ -47,6 +48,48 @@ def test_without_usage_the_counts_stay_open(answers, protocol):
 def test_usage_that_says_nothing_is_no_count(answers, protocol, usage):
     *_, finish = answers(protocol.delta(content="a", finish="stop", usage=usage))
     assert finish.output_tokens is None
+
+
+@pytest.mark.parametrize("count", [2**64 - 1, 2**31 + 1, -1, True, 1000])
+def test_a_count_that_cannot_be_is_none(answers, protocol, count):
+    usage = {"prompt_tokens": count, "completion_tokens": count}
+    *_, finish = answers(protocol.delta(content="a", finish="stop", usage=usage))
+    assert finish.output_tokens is None
+    assert finish.prompt_tokens == (1000 if count == 1000 else None)
+
+
+def test_tokens_that_were_thought_but_not_sent_are_no_part_of_the_answer(answers, protocol):
+    usage = {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 6}}
+    end = protocol.delta(finish="stop", usage=usage)
+    *_, hidden = answers(protocol.delta(content="a"), end)
+    *_, shown = answers(protocol.delta(reasoning="Hm"), protocol.delta(content="a"), end)
+    assert (hidden.output_tokens, shown.output_tokens) == (None, 9)
+    usage["completion_tokens_details"]["reasoning_tokens"] = 0
+    *_, none = answers(protocol.delta(content="a", finish="stop", usage=usage))
+    assert none.output_tokens == 9
+
+
+@pytest.mark.parametrize("pieces", [(), (b'data: {"choices": [{"delta": {"role": "x"}}]}\n\n',)])
+def test_an_empty_answer_is_no_answer(answers, protocol, pieces):
+    with pytest.raises(RequestError, match="neither text nor") as caught:
+        list(answers(*pieces, protocol.DONE))
+    assert caught.value.kind is FailureKind.REFUSED
+
+
+def test_an_answer_that_ends_at_once_with_its_reason_is_one(answers, protocol):
+    (finish,) = answers(protocol.delta(finish="stop"), protocol.DONE)
+    assert finish.reason == "stop"
+
+
+def test_text_whose_end_is_only_marked_is_an_answer(answers, protocol):
+    *_, finish = answers(protocol.delta(content="a"), protocol.DONE)
+    assert finish.reason == "unknown"
+
+
+def test_an_answer_that_goes_on_and_on_is_given_up(answers, protocol):
+    with pytest.raises(RequestError, match="did not end") as caught:
+        list(answers(protocol.delta(content="a") * 5000))
+    assert caught.value.kind is FailureKind.REFUSED
 
 
 def test_usage_may_come_with_the_last_text(answers, protocol):
@@ -144,6 +187,16 @@ def test_an_error_in_mid_stream_is_told_in_the_servers_words(answers, protocol, 
     assert caught.value.kind is FailureKind.REFUSED
 
 
+@pytest.mark.parametrize(
+    "message", ["\x1b]0;owned\x07first\nsecond " + "A" * 100_000, {"a": ["A" * 100_000]}]
+)
+def test_an_error_in_mid_stream_is_one_line_of_bounded_length(answers, protocol, message):
+    with pytest.raises(RequestError) as caught:
+        list(answers(protocol.event({"error": {"message": message}})))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 600
+
+
 def test_a_server_out_of_memory_is_recorded_as_that(answers, protocol):
     with pytest.raises(RequestError, match="CUDA out of memory") as caught:
         list(answers(protocol.event({"error": {"message": "CUDA out of memory. Tried to"}})))
@@ -208,7 +261,7 @@ def test_whatever_a_server_sends_is_an_answer_or_a_named_fault(chunks):
     payloads = [(float(k), json.dumps(chunk).encode()) for k, chunk in enumerate(chunks)]
     items, fault = [], None
     try:
-        items += decode(iter(payloads), url="http://server")
+        items += decode(iter(payloads), HttpClient("http://server"), max_tokens=5)
     except RequestError as error:
         fault = error
     assert isinstance(items[-1], Finish) if fault is None else "http://server" in fault.message

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 _TYPE = re.compile(r"# TYPE (\S+) (\S+)")
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?")
-_LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
+_LABEL = re.compile(r'(?:^|,)\s*([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _RUNTIME = ("go_", "http_", "otel_", "process_", "promhttp_", "python_", "target_info")
 """About the program's language and its web framework, not about inference."""
 _CONSTANT = ("_created", "_info")
@@ -47,7 +47,8 @@ def read_metrics(text: str) -> dict[str, float]:
     for name, series in found.items():
         counts = types.get(name, types.get(name.removesuffix("_total"))) == "counter"
         named |= {name: sum(series.values())} if counts else _apart(name, series)
-    return dict(list(named.items())[:_MOST_NAMES])
+    finite = [(name, value) for name, value in named.items() if math.isfinite(value)]
+    return dict(finite[:_MOST_NAMES])
 
 
 def _number(text: str) -> float | None:

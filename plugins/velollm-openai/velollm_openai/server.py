@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -64,7 +64,7 @@ def find(options: Mapping[str, str], environ: Mapping[str, str]) -> Installation
     url = base_url(options["url"])
     key, hint = _key(url, options, environ)
     client = HttpClient(url, key, key_hint=hint)
-    kind = _kind(_listed(client, key))
+    kind = _kind(_listed(client))
     return Installation(
         backend="openai",
         kind="server",
@@ -135,33 +135,19 @@ def client_of(installation: Installation) -> HttpClient:
     return HttpClient(installation.location, key, key_hint=_KEY_HINT)
 
 
-@contextmanager
-def keeping(secret: str | None) -> Iterator[None]:
-    """No error that leaves holds ``secret``: some servers quote the key that they refuse."""
-    try:
-        yield
-    except RequestError as error:
-        if not secret or secret not in str(error):
-            raise
-        message, hint = (text.replace(secret, "***") for text in (error.message, error.hint))
-        raise RequestError(message, hint, error.kind, error.status) from None
-
-
 def models(installation: Installation) -> tuple[Model, ...]:
     """What the server lists.
 
     Raises:
         Unavailable: it lists none.
     """
-    entries = _listed(client_of(installation), installation.options.get("api_key"))
-    names = [str(entry["id"]) for entry in entries]
+    names = dict.fromkeys(entry["id"] for entry in _listed(client_of(installation)))
     return tuple(Model(reference=name, served_name=name) for name in names)
 
 
-def _listed(client: HttpClient, key: str | None) -> list[dict[str, Any]]:
+def _listed(client: HttpClient) -> list[dict[str, Any]]:
     try:
-        with keeping(key):
-            answer = client.get("/v1/models", _PROBE_TIMEOUT_S)
+        answer = client.get("/v1/models", _PROBE_TIMEOUT_S)
     except RequestError as error:
         hint = error.hint
         if error.status == 404:
@@ -173,7 +159,8 @@ def _listed(client: HttpClient, key: str | None) -> list[dict[str, Any]]:
             f"{client.url} is no OpenAI-compatible server: its /v1/models is another's.",
             "Name the URL of an inference server: -X url=http://127.0.0.1:8000",
         )
-    entries = [entry for entry in data if isinstance(entry, dict) and entry.get("id")]
+    named = [entry for entry in data if isinstance(entry, dict) and entry.get("id")]
+    entries = [entry for entry in named if isinstance(entry["id"], str)]
     if not entries:
         raise Unavailable(f"{client.url} has no model.", "Load or install one there first.")
     return entries

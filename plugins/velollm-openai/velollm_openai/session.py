@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
@@ -23,7 +24,7 @@ from velollm_core.errors import FailureKind, NeedsRestart, RequestError
 from velollm_core.models.spec import Model
 from velollm_openai.knobs import knobs_of
 from velollm_openai.metrics import read_metrics
-from velollm_openai.server import CHAT, client_of, endpoint_of, keeping, kind_of, processes
+from velollm_openai.server import CHAT, client_of, endpoint_of, kind_of, processes
 from velollm_openai.stream import call_for, decode
 
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|failed to allocate", re.IGNORECASE)
@@ -66,7 +67,6 @@ class OpenAISession(Session):
     def __init__(self, installation: Installation, model: Model) -> None:
         self.url = installation.location
         self.pids = processes(self.url)
-        self._key = installation.options.get("api_key")
         self._model = model.served_name or model.reference
         self._endpoint = endpoint_of(installation)
         self._fields = frozenset(knob.name for knob in knobs_of(kind_of(installation)))
@@ -89,12 +89,12 @@ class OpenAISession(Session):
         prompt = (Message(role="user", content="Hello"),)
         request = Request(prompt=prompt, max_tokens=1, timeout_s=_FIRST_ANSWER_S)
         try:
-            *_, end = self.generate(request)
+            (end,) = deque(self.generate(request), maxlen=1)
         except RequestError as error:
             if error.status not in _UNKNOWN_FIELD:
                 raise
             self._usage = False
-            *_, end = self.generate(request)
+            (end,) = deque(self.generate(request), maxlen=1)
         if isinstance(end, Finish) and end.output_tokens is not None:
             self.capabilities |= {Capability.TOKEN_COUNTS}
 
@@ -112,8 +112,9 @@ class OpenAISession(Session):
         try:
             stream = self._client.stream(call.path, call.body, request.timeout_s)
             # Closed here: an answer may be given up long before its connection ends.
-            with keeping(self._key), closing(stream) as lines:
-                yield from decode(server_sent_events(lines), url=self.url)
+            with closing(stream) as lines:
+                payloads = server_sent_events(lines)
+                yield from decode(payloads, self._client, max_tokens=request.max_tokens)
         except RequestError as error:
             if error.kind is FailureKind.REFUSED and _OUT_OF_MEMORY.search(error.message):
                 kind = FailureKind.OUT_OF_MEMORY

@@ -9,9 +9,15 @@ import orjson
 from attrs import frozen
 
 from velollm_core.backends.contract import Event, Finish, Message, Request
+from velollm_core.backends.http import HttpClient
 from velollm_core.errors import FailureKind, RequestError
 
 _CUT = "The server died or was stopped."
+_CHUNKS_A_TOKEN, _MORE_CHUNKS = 16, 1024
+"""Some servers send single characters. An answer of more chunks than this has no end."""
+_MORE_TOKENS = 64
+"""So many tokens more than were asked for may be those of the template or of the end."""
+_MOST_TOKENS = 2**31
 _REASONS: Mapping[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 
 
@@ -66,22 +72,27 @@ def call_for(
     return Call("/v1/chat/completions", body | {"messages": turns})
 
 
-def decode(payloads: Iterator[tuple[float, bytes]], *, url: str) -> Iterator[Event | Finish]:
+def decode(
+    payloads: Iterator[tuple[float, bytes]], client: HttpClient, *, max_tokens: int
+) -> Iterator[Event | Finish]:
     """Events of one answer, and its end; chunks of either endpoint.
 
     No event tells its number of tokens, because the protocol does not: a chunk may hold several.
-    Counts come from ``usage``, in whichever chunk it stands.
+    Counts come from ``usage``, in whichever chunk it stands. Tokens of reasoning that was counted
+    and not sent cannot be told from the rest: there, the number of the answer's stays open.
 
     Args:
         payloads: milliseconds and data of the events of a stream.
-        url: for messages.
+        client: where they come from; puts what the server says into messages.
+        max_tokens: how many tokens were asked for.
 
     Raises:
-        RequestError: the server reported an error, or the answer is not whole.
+        RequestError: the server reported an error, or the answer is empty, not whole or endless.
     """
     usage: Mapping[str, Any] = {}
     reason = ""
-    ended = False
+    ended = spoke = reasoned = False
+    left = _CHUNKS_A_TOKEN * max_tokens + _MORE_CHUNKS
     at_ms = 0.0
     for arrival_ms, payload in payloads:
         if payload == b"[DONE]":
@@ -90,19 +101,34 @@ def decode(payloads: Iterator[tuple[float, bytes]], *, url: str) -> Iterator[Eve
         if not payload:
             continue  # some servers keep a connection awake with an empty event
         at_ms = arrival_ms
-        chunk = _chunk(payload, url)
+        left -= 1
+        if left < 0:
+            raise RequestError(
+                f"{client.url} did not end an answer of {max_tokens} tokens.",
+                "Does the server ignore max_tokens?",
+                FailureKind.REFUSED,
+            )
+        chunk = _chunk(payload, client)
+        reasoned = reasoned or chunk.reasoned
         if chunk.text:
+            spoke = True
             yield Event(at_ms=at_ms, text=chunk.text)
         reason = chunk.reason or reason
         usage = chunk.usage or usage
     if not reason and not ended:
-        raise RequestError(f"{url} ended an answer before its end.", _CUT)
+        raise RequestError(f"{client.url} ended an answer before its end.", _CUT)
+    if not reason and not spoke:
+        raise RequestError(
+            f"{client.url} sent neither text nor a reason why it ended.", "", FailureKind.REFUSED
+        )
+    count = _count(usage.get("completion_tokens"), max_tokens + _MORE_TOKENS)
+    thought = _count(_mapping(usage.get("completion_tokens_details")).get("reasoning_tokens"))
     yield Finish(
         at_ms=at_ms,
         reason=_REASONS.get(reason, "unknown"),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
+        output_tokens=count if reasoned or not thought else None,
     )
 
 
@@ -110,31 +136,37 @@ class _Chunk(NamedTuple):  # made for every event: a tuple costs a third of a cl
     text: str
     reason: str
     usage: Mapping[str, Any]
+    reasoned: bool
 
 
-def _chunk(payload: bytes, url: str) -> _Chunk:
+def _chunk(payload: bytes, client: HttpClient) -> _Chunk:
     try:
         data = orjson.loads(payload)
     except ValueError as error:
         raise RequestError(
-            f"{url} sent an event that is no JSON: {payload[:80]!r}.", _CUT
+            f"{client.url} sent an event that is no JSON: {client.quoted(payload, 80)!r}.", _CUT
         ) from error
     if not isinstance(data, dict):
-        raise RequestError(f"{url} sent an event that is no object: {payload[:80]!r}.")
+        raise RequestError(
+            f"{client.url} sent an event that is no object: {client.quoted(payload, 80)!r}."
+        )
     if data.get("error") or data.get("object") == "error":  # the latter of older vLLMs
         fault = data.get("error") or data
-        said = fault.get("message", fault) if isinstance(fault, dict) else fault
-        raise RequestError(f"{url} gave up an answer: {said}.", "", FailureKind.REFUSED)
+        words = fault.get("message") if isinstance(fault, dict) else fault
+        said = client.quoted(words if isinstance(words, str) else payload)
+        raise RequestError(f"{client.url} gave up an answer: {said}.", "", FailureKind.REFUSED)
     choices = data.get("choices")
     choice = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
     delta = choice.get("delta")
+    reasoning = ""
     if isinstance(delta, dict):
         # Which of the two names reasoning goes by differs between servers; some send both.
-        text = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-        text += _text(delta.get("content"))
+        reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        text = reasoning + _text(delta.get("content"))
     else:
         text = _text(choice.get("text"))
-    return _Chunk(text, _text(choice.get("finish_reason")), _mapping(data.get("usage")))
+    usage = _mapping(data.get("usage"))
+    return _Chunk(text, _text(choice.get("finish_reason")), usage, bool(reasoning))
 
 
 def _text(value: object) -> str:
@@ -145,5 +177,5 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+def _count(value: object, most: int = _MOST_TOKENS) -> int | None:
+    return value if type(value) is int and 0 <= value <= most else None

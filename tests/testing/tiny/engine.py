@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         return list(itertools.islice(answer_to(body["prompt"]), body["most"]))
 
     def stream(self, body):
-        time.sleep(PROMPT_MS / 1000)
+        time.sleep(self.server.prompt_ms / 1000)
         started = time.perf_counter()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
                     "stop": "length",
                     "prompt_tokens": len(tokens_of(body["prompt"])),
                     "output_tokens": done,
-                    "prompt_ms": PROMPT_MS,
+                    "prompt_ms": self.server.prompt_ms,
                     "predicted_ms": (time.perf_counter() - started) * 1000,
                 }
             self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
@@ -118,11 +118,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("--burst", type=int, default=1)
+    parser.add_argument("--prompt-ms", type=int, default=PROMPT_MS)
     options = parser.parse_args()
     if not options.model.read_text(encoding="utf-8").startswith("tiny model"):
         sys.exit(f"{options.model.name} is no tiny model: it begins with other words")
     server = Server(("127.0.0.1", 0), Handler)
-    server.burst, server.counted, server.lock = options.burst, 0, threading.Lock()
+    server.burst, server.prompt_ms = options.burst, options.prompt_ms
+    server.counted, server.lock = 0, threading.Lock()
     sys.stdout.write(f"listening on http://127.0.0.1:{server.server_address[1]}\n")
     sys.stdout.flush()
     server.serve_forever()

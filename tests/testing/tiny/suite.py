@@ -25,12 +25,21 @@ TELLS = {
     Capability.TOKENIZE,
     Capability.COUNTERS,
 }
-BACKEND = {"right": TinyBackend(), "attached": AttachedTiny(), **WRONG}[os.environ["TINY"]]
+COMMON = {
+    "live": Config({"greeting": True}),
+    "whole_answer": whole_answer,
+    "launch_s": 30,
+    "answer_s": 30,
+    "patience_s": 3,
+}
+BACKEND = {"right": TinyBackend(), "attached": AttachedTiny(), **WRONG}[
+    os.environ.get("TINY", "right")
+]
 
 
-def launched(**options):
+def launched(backend=BACKEND, **options):
     return Facts(
-        backend=BACKEND,
+        backend=backend,
         registered=False,
         absent={"engine": "/no/such/engine.py"},
         capabilities=frozenset(TELLS | {Capability.MEMORY}),
@@ -54,19 +63,12 @@ def attached(url, **options):
 
 @pytest.fixture(scope="module")
 def facts():
-    common = {
-        "live": Config({"greeting": True}),
-        "whole_answer": whole_answer,
-        "launch_s": 30,
-        "answer_s": 30,
-        "patience_s": 3,
-    }
     if not isinstance(BACKEND, AttachedTiny):
-        yield launched(**common)
+        yield launched(**COMMON)
         return
     command = [sys.executable, str(HERE / "engine.py"), str(HERE / "model.tiny")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as engine:
-        yield attached(engine.stdout.readline().split()[-1], **common)
+        yield attached(engine.stdout.readline().split()[-1], **COMMON)
         engine.kill()
 
 

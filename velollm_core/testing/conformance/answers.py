@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
+from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlsplit
 
 import psutil
@@ -16,6 +18,8 @@ _WORDS = ("copper", "violin", "harbour", "lantern", "meadow", "orbit")
 _AT_ONCE_MS = 20.0
 _TOLERANCE_MS = 5.0
 _RELEASE_S = 2.0
+_CONNECT_S = 10.0
+_PORTS = {"http": 80, "https": 443}
 
 
 class Answers:
@@ -30,10 +34,17 @@ class Answers:
         assert answer.text
 
     def test_an_answer_of_one_token_has_its_text(self, under_test: UnderTest) -> None:
-        """Servers send the last text together with the end, or before it; none of it is lost."""
+        """Servers send the last text together with the end, or before it; none of it is lost.
+
+        A first token without text (a mark, a piece of a character) is no fault.
+        """
+        longer = under_test.ask(under_test.request(max_tokens=8))
+        assert longer.text
         answer = under_test.ask(under_test.request(max_tokens=1))
-        assert answer.text
         assert answer.finish.reason == "length"
+        first = longer.events[0]
+        if under_test.facts.deterministic and first.text and first.tokens == 1:
+            assert answer.text == first.text
 
     def test_the_text_is_what_the_server_says_without_streaming(
         self, under_test: UnderTest
@@ -116,8 +127,10 @@ class Answers:
         """In milliseconds, in order, never later than when the event is given out.
 
         In one of three answers, at least, the first event has to say most of what we waited for it.
+        What a connection takes comes before the sending.
         """
         answers = [under_test.ask() for _ in range(3)]
+        connect_ms = min(_connect_ms(under_test.session.url) for _ in answers)
         for answer in answers:
             times = [item.at_ms for item in answer.items]
             assert times[0] >= 0
@@ -126,8 +139,8 @@ class Answers:
                 at_ms - received for at_ms, received in zip(times, answer.received_ms, strict=True)
             ]
             assert max(late) <= _TOLERANCE_MS, "an event says it came after it was given out"
-        assert any(_honest(answer) for answer in answers), [
-            (answer.items[0].at_ms, answer.received_ms[0]) for answer in answers
+        assert any(_honest(answer, connect_ms) for answer in answers), [
+            (answer.items[0].at_ms, answer.received_ms[0], connect_ms) for answer in answers
         ]
 
     def test_events_arrive_while_the_server_works(self, under_test: UnderTest) -> None:
@@ -173,14 +186,21 @@ class Answers:
     def test_an_abandoned_answer_leaves_no_connection(self, under_test: UnderTest) -> None:
         """The server goes on, and its slot is taken, until the connection is closed."""
         session = under_test.session
-        port = urlsplit(session.url).port
+        parts = urlsplit(session.url)
+        port = parts.port or _PORTS.get(parts.scheme)
         if port is None:
             pytest.skip(f"the session's URL, {session.url!r}, has no port to look at")
         before = _connections(port)
         items = session.generate(under_test.long_request())
         bounded("an answer", lambda: listen(items, until=2), under_test.facts.answer_s)
-        assert _connections(port) > before, "the answer was whole before it was abandoned"
+        during = _connections(port)
         bounded("closing the answer", items.close, under_test.facts.patience_s)  # type: ignore[attr-defined]
+        if during <= before:
+            pytest.skip(
+                "the client keeps its connections: it opened none for this answer"
+                if before
+                else f"no connection to port {port} was open after two events of a long answer"
+            )
         deadline = time.monotonic() + _RELEASE_S
         while _connections(port) > before and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -264,9 +284,28 @@ def _claimed(under_test: UnderTest, capability: Capability) -> None:
         pytest.skip(f"facts.capabilities does not claim {capability.value}")
 
 
-def _honest(answer: Answer) -> bool:
-    told, waited = answer.items[0].at_ms, answer.received_ms[0]
+def _honest(answer: Answer, connect_ms: float) -> bool:
+    told, waited = answer.items[0].at_ms, answer.received_ms[0] - connect_ms
     return told >= 0.5 * waited or waited - told <= _AT_ONCE_MS
+
+
+def _connect_ms(url: str) -> float:
+    """How long it takes to connect to an ``http`` or ``https`` URL; 0 for any other."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS:
+        return 0.0
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_CONNECT_S)
+    began = time.perf_counter()
+    try:
+        connection.connect()
+    except ssl.SSLError:
+        pass  # a certificate that only the backend knows: the handshake took its time all the same
+    except OSError:
+        return 0.0
+    finally:
+        connection.close()
+    return (time.perf_counter() - began) * 1000.0
 
 
 def _about(word: str, times: int) -> tuple[Message, ...]:
@@ -305,8 +344,9 @@ def _at_once(under_test: UnderTest, requests: list[Request]) -> list[Answer]:
 
 
 def _connections(port: int) -> int:
-    """Connections of this process to that port."""
+    """Connections of this process to that port, with those that the server alone has closed."""
+    held = {psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT}
     return sum(
-        bool(entry.raddr and entry.raddr.port == port) and entry.status == psutil.CONN_ESTABLISHED
+        bool(entry.raddr and entry.raddr.port == port) and entry.status in held
         for entry in psutil.Process().net_connections("tcp")
     )

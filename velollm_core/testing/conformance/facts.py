@@ -23,7 +23,8 @@ class Facts:
         absent: ``-X`` values that name something that is not there.
         mode: whether sessions are launched or attached to.
         url_option: of an attached server, the name of the option that holds its URL: the suites
-            put a relay in front of the server and cut the line.
+            put a relay in front of the server and cut the line, if it is an ``http`` URL of this
+            machine.
         model: reference of the model as ``--model`` takes it, or the name of a loaded one; empty:
             the first that the backend names itself.
         capabilities: what a session claims to tell, no more and no less.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -12,10 +13,11 @@ from attrs import evolve
 from velollm_core.backends.contract import Capability, Event
 from velollm_core.errors import FailureKind, LaunchError, ModelError, RequestError, VeloError
 from velollm_core.models.spec import Model
-from velollm_core.testing.conformance.under_test import UnderTest, bounded, listen
+from velollm_core.testing.conformance.under_test import Answer, UnderTest, bounded, listen
 from velollm_core.testing.processes import Family
 
-_SILENCE_S = 1.0
+_LEAST_SILENCE_S = 1.0
+_SILENCE_FACTOR = 5.0
 
 
 class Lifetime:
@@ -123,12 +125,17 @@ class Lifetime:
     def test_a_server_that_falls_silent_is_given_up(self, under_test: UnderTest) -> None:
         """After ``timeout_s`` without an event, with the kind of a time-out."""
         with under_test.fragile() as fragile:
-            request = evolve(under_test.long_request(), timeout_s=_SILENCE_S)
+            silence_s = _bearable_silence_s(under_test.ask(session=fragile.session))
+            request = evolve(under_test.long_request(), timeout_s=silence_s)
             items = fragile.session.generate(request)
             bounded("an answer", lambda: listen(items, until=2), under_test.facts.answer_s)
             fragile.hang()
             with pytest.raises(RequestError) as caught:
-                under_test.within("an answer of a silent server", lambda: listen(items))
+                under_test.within(
+                    "an answer of a silent server",
+                    lambda: listen(items),
+                    silence_s + under_test.facts.patience_s,
+                )
             assert caught.value.kind is FailureKind.TIMEOUT
             fragile.kill()
 
@@ -189,6 +196,13 @@ class Lifetime:
         (phase,) = trial.phases
         assert [sample.error for sample in phase.samples] == [None] * len(phase.samples)
         assert all(sample.first_token_ms is not None for sample in phase.samples)
+
+
+def _bearable_silence_s(answer: Answer) -> float:
+    """Longer than a healthy server is ever silent: before its first token, or between two."""
+    times = [0.0, *answer.received_ms]
+    longest_ms = max(later - earlier for earlier, later in pairwise(times))
+    return max(_LEAST_SILENCE_S, _SILENCE_FACTOR * longest_ms / 1000.0)
 
 
 def _launches(under_test: UnderTest) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
+from velollm_core.testing.conformance.facts import Facts
+from velollm_core.testing.conformance.under_test import UnderTest
+from velollm_core.testing.pytest_plugin import GUARD, UNDOING, reason_of
 
 if TYPE_CHECKING:
     from _pytest.mark.structures import MarkDecorator
@@ -30,10 +34,21 @@ def deviates(reason: str) -> MarkDecorator:
 class Conformance:
     """Base of the suites. Its one test cannot be replaced."""
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def under_test(
+        cls, facts: Facts, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[UnderTest]:
+        """The backend that the author's fixture ``facts`` describes, with one session for the
+        class.
+        """
+        shared = UnderTest(facts, tmp_path_factory.mktemp("conformance"))
+        yield shared
+        shared.end()
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        guard = Conformance.test_no_test_is_missing_or_replaced_without_a_reason
-        if cls.test_no_test_is_missing_or_replaced_without_a_reason is not guard:
+        if getattr(cls, GUARD) is not getattr(Conformance, GUARD):
             raise TypeError(f"{cls.__name__} replaces the test that keeps the suite whole")
 
     def test_no_test_is_missing_or_replaced_without_a_reason(self) -> None:
@@ -56,10 +71,8 @@ def _names(cls: type) -> list[str]:
 def _stands(cls: type, name: str) -> bool:
     found = getattr(cls, name, None)
     original = next(vars(kit)[name] for kit in _kits(cls) if name in vars(kit))
-    if found is original:
-        return True
     marks = getattr(found, "pytestmark", [])
-    return any(
-        mark.name in {MARK, "xfail"} and str(mark.kwargs.get("reason", "")).strip()
-        for mark in marks
-    )
+    if any(mark.name in {MARK, "xfail"} and reason_of(mark) for mark in marks):
+        return True
+    # A mark that is put on an inherited test stays on the kit's own function.
+    return found is original and not any(mark.name in UNDOING for mark in marks)

@@ -7,9 +7,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -23,6 +24,7 @@ from velollm_core.backends.contract import (
     Request,
     Session,
 )
+from velollm_core.backends.local import is_local
 from velollm_core.config import Config, Settings
 from velollm_core.models.references import resolve
 from velollm_core.models.spec import Model
@@ -206,7 +208,13 @@ class UnderTest:
         if self.facts.mode == "attach":
             if not self.facts.url_option:
                 pytest.skip("facts.url_option is not given: no relay can stand before the server")
-            with Relay(self.facts.options[self.facts.url_option]) as relay:
+            url = self.facts.options.get(self.facts.url_option, "")
+            if urlsplit(url).scheme != "http" or not is_local(url):
+                pytest.skip(
+                    f"facts.options name {url!r}, which is no http:// URL of this machine: the"
+                    " relay before it would be one, and backends may trust it with a key"
+                )
+            with Relay(url) as relay:
                 options = {**self.facts.options, self.facts.url_option: relay.url}
                 installation = self.probe(options)[0]
                 session = self.backend.attach(installation, self.model, self.config)
@@ -218,12 +226,16 @@ class UnderTest:
         with self.opened() as session:
             if not session.pids:
                 pytest.skip("the session names no pids: there is no server to harm")
-            family = [psutil.Process(pid) for pid in session.pids]
-            family += [child for one in family for child in one.children(recursive=True)]
+            family: dict[psutil.Process, None] = {}  # in order, each once
+            for pid in session.pids:
+                with suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(pid)
+                    family |= dict.fromkeys([process, *process.children(recursive=True)])
 
             def each(act: Callable[[psutil.Process], None]) -> None:
                 for process in family:
-                    act(process)
+                    with suppress(psutil.NoSuchProcess):
+                        act(process)
 
             yield Fragile(
                 session,
