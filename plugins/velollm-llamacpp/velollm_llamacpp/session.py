@@ -89,7 +89,7 @@ class LlamaSession(Session):
         try:
             # Closed here: an answer that cannot be read leaves no connection behind.
             with closing(stream) as lines:
-                yield from decode(server_sent_events(lines), chat=call.chat, url=self.url)
+                yield from decode(server_sent_events(lines), self._client, chat=call.chat)
         except RequestError as error:
             raise self._explained(error) from error
 

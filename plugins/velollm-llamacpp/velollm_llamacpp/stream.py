@@ -9,6 +9,7 @@ import orjson
 from attrs import frozen
 
 from velollm_core.backends.contract import Event, Finish, Message, Request, ServerTimings
+from velollm_core.backends.http import HttpClient
 from velollm_core.errors import FailureKind, RequestError
 
 _CUT = "The server died or was stopped."
@@ -71,7 +72,7 @@ def _optional(request: Request) -> tuple[tuple[str, float | None], ...]:
 
 
 def decode(
-    payloads: Iterator[tuple[float, bytes]], *, chat: bool, url: str
+    payloads: Iterator[tuple[float, bytes]], client: HttpClient, *, chat: bool
 ) -> Iterator[Event | Finish]:
     """Events of one answer, and its end.
 
@@ -80,8 +81,8 @@ def decode(
 
     Args:
         payloads: milliseconds and data of the events of a stream.
+        client: what they came through.
         chat: whether they are chat chunks.
-        url: for messages.
 
     Raises:
         RequestError: the server reported an error, or the answer is not whole.
@@ -94,7 +95,7 @@ def decode(
         if payload == b"[DONE]":
             break
         at_ms = arrival_ms
-        data = _parsed(payload, url)
+        data = _parsed(payload, client)
         chunk = _chat_chunk(data) if chat else _completion_chunk(data)
         if chunk.text:
             new = None if chunk.total is None else chunk.total - counted
@@ -110,21 +111,25 @@ def decode(
         if reason and "timings" in data:
             end = data
     if not reason:
-        raise RequestError(f"{url} ended an answer before its end.", _CUT)
+        raise RequestError(f"{client.url} ended an answer before its end.", _CUT)
     yield _finish(at_ms, reason, end or {})
 
 
-def _parsed(payload: bytes, url: str) -> dict[str, Any]:
+def _parsed(payload: bytes, client: HttpClient) -> dict[str, Any]:
     try:
         data = orjson.loads(payload)
     except ValueError as error:
-        raise RequestError(f"{url} stopped in the middle of a line.", _CUT) from error
+        raise RequestError(f"{client.url} stopped in the middle of a line.", _CUT) from error
     if not isinstance(data, dict):
-        raise RequestError(f"{url} sent an event that is no object: {payload[:80]!r}.")
+        raise RequestError(
+            f"{client.url} sent an event that is no object: {client.quoted(payload, 80)!r}."
+        )
     if "error" in data:
         fault = data["error"]
         said = fault.get("message", fault) if isinstance(fault, dict) else fault
-        raise RequestError(f"{url} gave up an answer: {said}.", "", FailureKind.REFUSED)
+        raise RequestError(
+            f"{client.url} gave up an answer: {client.quoted(str(said))}.", "", FailureKind.REFUSED
+        )
     return data
 
 
