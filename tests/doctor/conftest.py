@@ -62,6 +62,8 @@ class Machine:
     def __init__(self, root):
         self.root = root
         self.system = "Linux"
+        self.container = None
+        self.model = Model(reference="demo")
         self.environ = {"HOME": "/home/somebody"}
         self.tools = {}
         self.cpu = CpuInfo(
@@ -105,7 +107,11 @@ class Machine:
     def run(self, *argv, cpus=0.0, rss_bytes=0):
         """Another program under way."""
         process = Process(
-            pid=100 + len(self.activity.processes), argv=argv, cpus=cpus, rss_bytes=rss_bytes
+            pid=100 + len(self.activity.processes),
+            argv=argv,
+            name=argv[0].rpartition("/")[2],
+            cpus=cpus,
+            rss_bytes=rss_bytes,
         )
         self.activity = evolve(
             self.activity,
@@ -130,13 +136,16 @@ class Machine:
         engine = Engine(
             backend=self.backend,
             installation=Installation(backend="planted", kind="binary", location="/opt/planted"),
-            model=Model(reference="demo"),
+            model=self.model,
             settings=self.settings,
         )
         return Context(
             **{
                 "hardware": HardwareSpec(
-                    cpu=self.cpu, memory=self.memory, os=OsInfo(system=self.system, release="6.8")
+                    cpu=self.cpu,
+                    memory=self.memory,
+                    os=OsInfo(system=self.system, release="6.8"),
+                    container=self.container,
                 ),
                 "probe": Probe(
                     root=self.root, system=self.system, environ=self.environ, execute=execute

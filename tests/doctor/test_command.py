@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -53,6 +54,60 @@ def test_a_script_and_a_variable_are_looked_at_and_not_run(velollm, tmp_path):
     assert "LLAMA_ARG_TREADS" in found["llamacpp-unread-variables"][0].statement
     assert "llamacpp-malformed-values" in found
     assert not (tmp_path / "ran").exists()
+
+
+def test_neither_a_key_nor_the_home_is_in_the_document(velollm, tmp_path):
+    home = tmp_path / "somebody"
+    config = home / ".config" / "llama.cpp" / "config.ini"
+    config.parent.mkdir(parents=True)
+    config.write_text("[*]\napi-key = sk-SECRET-1\nctx-size = 8192\n", encoding="utf-8")
+    script = home / "run.sh"
+    script.write_text(
+        f"llama-server --api-key=sk-SECRET-2 -m {home}/m.gguf --nonsense sk-SECRET-3\n"
+        f"llama-server --api-key -sk-SECRET-4 --models-dir={home} -t 9999\n"
+        f"export LLAMA_ARG_NONSENSE=sk-SECRET-5\n",
+        encoding="utf-8",
+    )
+    title = f"app --token=sk-SECRET-6 {home}"
+    code = "while True: pass"
+    with subprocess.Popen([title, "-c", code], executable=sys.executable) as busy:
+        try:
+            time.sleep(0.2)
+            done = velollm(
+                "doctor",
+                "--json",
+                "--script",
+                str(script),
+                env={
+                    "HOME": f"{home}/",
+                    "XDG_CONFIG_HOME": "",
+                    "LLAMA_API_KEY": "sk-SECRET-7",
+                    "LLAMA_ARG_CTX_SIZE": "4096",
+                    "VELOLLM_DATA_DIR": f"{home}/run.sh/data",
+                },
+            )
+        finally:
+            busy.kill()
+    found = findings(loads(done.stdout, KIND, MAJOR, Diagnosis, "x"))
+    assert "~/run.sh" in found["unwritable-folders"][0].evidence
+    assert "SECRET" not in done.stdout
+    assert str(home) not in done.stdout
+    if os.name == "posix" and (shutil.which("llama-server") or find_spec("xllamacpp")):
+        assert found["llamacpp-unread-variables"][0].evidence.startswith("~/run.sh, line 3")
+        assert any(
+            "--api-key" in entry.statement for entry in found["llamacpp-overridden-settings"]
+        )
+
+
+def test_a_script_that_is_a_program_is_not_looked_at_and_a_long_one_in_part(velollm, tmp_path):
+    program, long = tmp_path / "a.out", tmp_path / "long.sh"
+    program.write_bytes(b"\x7fELF\0\nexport LLAMA_ARG_TREADS=4\n")
+    long.write_text("# x\n" * 300_000 + "export LLAMA_ARG_TREADS=4\n", encoding="utf-8")
+    done = velollm("doctor", "--json", "--script", str(program), "--script", str(long))
+    assert "LLAMA_ARG_TREADS" not in done.stdout
+    told = " ".join(done.stderr.split())
+    assert "a.out is a program, not a script" in told
+    assert "only its first MiB" in told
 
 
 def test_a_script_that_is_not_there_is_wrong_usage(velollm, tmp_path):

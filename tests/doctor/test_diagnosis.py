@@ -58,21 +58,53 @@ def test_a_check_that_raises_costs_its_own_findings_and_one_line(machine):
 
 
 def test_a_check_that_cannot_look_says_why_and_is_no_failure(machine):
-    told, failures = diagnose({"a": [check(raising(Unseen("no fan is to be seen")))]}, None)
+    told, failures = diagnose(
+        {"a": [check(raising(Unseen("no fan is to be seen")))]}, machine.context()
+    )
     assert failures == ()
     assert told.checks[0].unseen == "no fan is to be seen"
     assert not told.costs_speed
 
 
-def test_ctrl_c_in_a_measurement_ends_everything():
+def test_ctrl_c_in_a_measurement_ends_everything(machine):
     with pytest.raises(Interrupted):
-        diagnose({"a": [check(raising(Interrupted("stopped.")))]}, None)
+        diagnose({"a": [check(raising(Interrupted("stopped.")))]}, machine.context())
 
 
-def test_a_remark_alone_costs_no_speed():
-    told, _ = diagnose({"a": [check(lambda _: [evolve(FINDING, costs_speed=False)])]}, None)
+def test_a_remark_alone_costs_no_speed(machine):
+    told, _ = diagnose(
+        {"a": [check(lambda _: [evolve(FINDING, costs_speed=False)])]}, machine.context()
+    )
     assert not told.costs_speed
     assert summary(told) == "1 check, 1 remark."
+
+
+def test_no_text_of_any_check_names_the_home(machine):
+    for home in ("/home/somebody", "/home/somebody/"):
+        machine.environ["HOME"] = home
+        place = "/home/somebody/x"
+        leaking = Finding(
+            statement=f"{place} is old.",
+            evidence="in '/home/somebody', --model=/home/somebody/m.gguf",
+            cost=Cost(text=place, basis="cited", source=place),
+            advice=f"Update {place}, not /home/somebody-else/x.",
+            costs_speed=False,
+        )
+        told, failures = diagnose(
+            {
+                "a": [
+                    check(lambda _, leaking=leaking: [leaking], "a-x"),
+                    check(raising(Unseen(f"no {place}")), "a-y"),
+                    check(raising(OSError(f"cannot read {place}")), "a-z"),
+                ]
+            },
+            machine.context(),
+        )
+        text = dumps(KIND, MAJOR, told) + "".join(failures)
+        assert text.replace("/home/somebody-else/x", "").count("/home/somebody") == 0
+        assert told.checks[0].findings[0].evidence == "in '~', --model=~/m.gguf"
+        assert "/home/somebody-else/x" in told.checks[0].findings[0].advice
+        assert told.checks[1].unseen == "no ~/x"
 
 
 class Good:
@@ -112,7 +144,7 @@ def test_the_document_is_read_back_whole_or_refused(machine):
     told = machine.diagnosis()
     text = dumps(KIND, MAJOR, told)
     assert loads(text, KIND, MAJOR, Diagnosis, "x") == told
-    found, _ = diagnose({"a": [check(lambda _: [FINDING])]}, None)
+    found, _ = diagnose({"a": [check(lambda _: [FINDING])]}, machine.context())
     text = dumps(KIND, MAJOR, found)
     assert loads(text, KIND, MAJOR, Diagnosis, "x") == found
     guessed = text.replace('"cited"', '"guessed"')
@@ -126,9 +158,11 @@ def printed(told, width=80, *, verbose=False):
     return console.file.getvalue()
 
 
-def test_what_is_found_is_shown_with_how_it_was_seen_what_it_costs_and_what_to_do():
+def test_what_is_found_is_shown_with_how_it_was_seen_what_it_costs_and_what_to_do(machine):
     remark = evolve(FINDING, statement="The fan is dusty.", costs_speed=False)
-    told, _ = diagnose({"a": [check(lambda _: [remark], "dust"), check(lambda _: [FINDING])]}, None)
+    told, _ = diagnose(
+        {"a": [check(lambda _: [remark], "dust"), check(lambda _: [FINDING])]}, machine.context()
+    )
     text = printed(told)
     assert text.index("costs speed: The fan stands still. [fan]") < text.index("remark: The fan")
     assert "[red]fan1_input[/red] is 0" in text  # no markup is made of what was read
@@ -144,14 +178,14 @@ def test_a_clean_machine_is_told_so(machine):
     assert f"{len(told.checks)} checks, nothing found." in text
 
 
-def test_what_was_not_looked_at_is_told_on_request():
-    told, _ = diagnose({"a": [check(raising(Unseen("no fan is to be seen")))]}, None)
+def test_what_was_not_looked_at_is_told_on_request(machine):
+    told, _ = diagnose({"a": [check(raising(Unseen("no fan is to be seen")))]}, machine.context())
     assert "0 checks, nothing found; 1 more check could not look (-v says why)." in printed(told)
     assert "not looked at the fan: no fan is to be seen" in printed(told, verbose=True)
 
 
-def test_a_narrow_terminal_shows_all_of_it():
-    told, _ = diagnose({"a": [check(lambda _: [FINDING])]}, None)
+def test_a_narrow_terminal_shows_all_of_it(machine):
+    told, _ = diagnose({"a": [check(lambda _: [FINDING])]}, machine.context())
     text = printed(told, width=24)
     assert max(map(len, text.splitlines())) <= 24
     assert "thefan'smanual" in "".join(text.split())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from attrs import evolve
 
 from velollm_core.config import Config, Settings
 from velollm_core.doctor.spec import Folder
+from velollm_core.hardware.spec import ContainerInfo
+from velollm_core.models.spec import Model
 from velollm_core.plugins import BrokenPlugin
 
 GIB = 1 << 30
@@ -55,6 +59,15 @@ def test_a_cap_on_the_clock(machine, paths):
     assert machine.findings() == []
 
 
+def test_a_limit_at_the_nominal_frequency_is_no_cap_where_the_boost_goes_above_it(machine, paths):
+    machine.plant(f"{paths.cpu}/cpu{{}}/cpufreq/scaling_max_freq", "3500000")
+    name = f"{paths.cpu}/cpu{{}}/cpufreq/scaling_available_frequencies"
+    machine.plant(name, "3500000 2800000 2200000")
+    assert machine.findings() == []
+    machine.plant(f"{paths.cpu}/cpu{{}}/cpufreq/scaling_boost_frequencies", "4500000")
+    assert "3.50 GHz of 4.50 GHz" in machine.only("cpu-frequency-cap").evidence
+
+
 def test_processors_that_this_process_may_not_use_do_not_count(machine, paths):
     machine.plant(f"{paths.cpu}/cpu9/cpufreq/scaling_governor", "powersave")
     machine.cpu = evolve(machine.cpu, usable_cpus=tuple(range(8)), usable=8.0)
@@ -69,6 +82,15 @@ def test_turbo_that_is_off(machine, paths):
 def test_turbo_that_is_off_by_intels_switch(machine, paths):
     machine.plant(f"{paths.cpu}/intel_pstate/no_turbo", "1")
     assert "echo 0" in machine.only("cpu-turbo-off").advice
+
+
+def test_a_processor_without_turbo_has_none_to_switch_on(machine, paths):
+    machine.plant(f"{paths.cpu}/intel_pstate/no_turbo", "1")
+    machine.plant("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu avx2 ida arat")
+    machine.only("cpu-turbo-off")
+    machine.plant("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu avx2 arat")
+    assert machine.findings() == []
+    assert "no turbo" in machine.unseen()["cpu-turbo-off"]
 
 
 def test_energy_saving_of_linux(machine, paths):
@@ -177,10 +199,29 @@ def test_swap_that_was_used_long_ago_is_no_finding(machine):
     assert machine.findings() == []
 
 
-def test_swapping_now(machine):
-    machine.activity = evolve(machine.activity, swapped_bytes=40 << 20)
+def test_swapping_now(machine, paths):
+    machine.activity = evolve(machine.activity, swapped_bytes=40 << 20, swapped_out_bytes=6 << 20)
     machine.memory = evolve(machine.memory, swap_used_bytes=5 * GIB)
-    assert "40.0 MiB moved" in machine.only("swapping").evidence
+    found = machine.only("swapping")
+    assert "40.0 MiB moved" in found.evidence
+    assert "read from the disk" in found.cost.text
+    machine.plant("/proc/swaps", "Filename Type Size Used Priority\n/dev/zram0 partition 8 5 100")
+    assert "disk" not in machine.only("swapping").cost.text
+
+
+def test_a_program_that_wakes_up_is_no_swapping_while_memory_is_to_be_had(machine):
+    machine.activity = evolve(machine.activity, swapped_bytes=40 << 20, swapped_out_bytes=1 << 20)
+    assert machine.findings() == []
+    machine.memory = evolve(machine.memory, available_bytes=7 * GIB)
+    assert machine.only("swapping").statement == "The machine is swapping."
+
+
+def test_in_a_container_the_host_is_said_to_swap(machine):
+    machine.activity = evolve(machine.activity, swapped_bytes=40 << 20, swapped_out_bytes=40 << 20)
+    machine.container = ContainerInfo(kind="docker", evidence="/.dockerenv exists")
+    found = machine.only("swapping")
+    assert found.statement == "The host of this container is swapping."
+    assert "its whole host" in found.evidence
 
 
 def test_swap_in_use_while_memory_is_short(machine):
@@ -248,7 +289,25 @@ def test_a_setting_that_does_nothing(machine):
 
 def test_a_model_that_does_not_fit(machine):
     machine.memory = evolve(machine.memory, limit_bytes=3 * GIB)
-    assert "a limit of 3.0 GiB" in machine.only("model-memory").evidence
+    found = machine.only("model-memory")
+    assert "a limit of 3.0 GiB" in found.evidence
+    assert found.advice.startswith("Free memory")
+    assert not found.costs_speed
+
+
+def test_a_server_that_holds_the_memory_which_a_model_lacks_is_named(machine):
+    machine.memory = evolve(machine.memory, available_bytes=3 * GIB + (1 << 29))
+    machine.run("llama-server-cuda", "-m", "x.gguf", rss_bytes=5 * GIB)
+    found = dict(machine.findings())["model-memory"]
+    assert "Stop llama-server (process 100, 5.0 GiB), which is idle" in found.advice
+
+
+def test_a_model_is_named_without_its_folders(machine):
+    machine.memory = evolve(machine.memory, limit_bytes=3 * GIB)
+    path = Path("/data/alice/m.gguf")
+    machine.model = Model(reference=str(path), path=path)
+    told = machine.only("model-memory")
+    assert told.statement == "The model m.gguf does not fit into memory."
 
 
 def test_settings_that_cannot_be_read_are_said_not_guessed(machine):

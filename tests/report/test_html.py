@@ -17,6 +17,8 @@ from velollm_core.experiment.summary import summarize
 from velollm_core.report.comparisons import apart_table, comparison_table, pair_ratio, ratio_text
 from velollm_core.report.html.markup import document, tag
 from velollm_core.report.html.page import apart_to_html, comparison_to_html, to_html
+from velollm_core.report.html.scales import linear
+from velollm_core.report.html.svg import grid_y
 from velollm_core.report.tables import tables
 from velollm_core.report.wording import header, legend, note_lines
 
@@ -250,14 +252,33 @@ def test_charts_are_told_to_who_cannot_see_them(versus, three_concurrencies):
 
 
 def test_names_are_text_whatever_they_hold(versus, build):
-    result = versus(names=(HOSTILE, "\x1b[31mred\x00"), cells=[(HOSTILE, 1)])
+    result = versus(names=(HOSTILE, "\x1b[31mred\x00\u202e\u2028\x9b"), cells=[(HOSTILE, 1)])
     arms = tuple(evolve(arm, model=evolve(arm.model, name=HOSTILE)) for arm in result.arms)
     page = to_html(evolve(result, arms=arms, notes=(HOSTILE, "\ud800")))
     root = read(page)
     assert not {"img", "script"} & {one.tag for one in root.iter()}
     assert HOSTILE in root.find("head/title").text
     assert words(root).count(HOSTILE) > 10
-    assert not re.search("[\x00-\x08\x0b-\x1f\ud800]", page)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e\ud800]", page)
+    assert r"\u202e" in page
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([1_000_000.0, 1_500_000.0], ["1000k", "1200k", "1400k"]),
+        ([0.0, 2_500_000.0], ["0", "1000k", "2000k"]),
+        ([0.0, 80_000.0], ["0", "20000", "40000", "60000", "80000"]),
+    ],
+)
+def test_no_label_beside_an_axis_runs_out_of_the_chart(values, labels):
+    drawn = [one for one in grid_y(linear(values, 100, 0), 44, 346) if one.tag == "text"]
+    assert [one.text for one in drawn] == labels
+
+
+def test_a_label_that_cannot_be_shortened_is_squeezed():
+    drawn = [one for one in grid_y(linear([12345.6, 12345.9], 100, 0), 44, 346) if one.text]
+    assert all(float(one.get("textLength")) <= 38 for one in drawn)
 
 
 def test_nothing_is_drawn_at_a_place_that_is_no_number():

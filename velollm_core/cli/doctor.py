@@ -102,7 +102,7 @@ def _context(state: State, scripts: tuple[Path, ...], *, measure: bool) -> Conte
         folders=_folders(state),
         engines=found,
         broken_plugins=state.plugins.broken,
-        scripts=tuple(map(_script, scripts)),
+        scripts=tuple(_script(state, path) for path in scripts),
         compare=_comparing(state) if measure else None,
     )
 
@@ -136,12 +136,17 @@ def _folders(state: State) -> tuple[Folder, ...]:
     )
 
 
-def _script(path: Path) -> Script:
+def _script(state: State, path: Path) -> Script:
     from velollm_core.doctor.spec import Script
 
     with path.open("rb") as file:
-        content = file.read(_MOST_SCRIPT_BYTES)
-    return Script(shown=str(path), text=content.decode("utf-8", "replace"))
+        content = file.read(_MOST_SCRIPT_BYTES + 1)
+    if b"\0" in content:
+        state.output.warn(f"{path} is a program, not a script: it is not looked at.")
+        content = b""
+    elif len(content) > _MOST_SCRIPT_BYTES:
+        state.output.warn(f"{path} is long: only its first MiB is looked at.")
+    return Script(shown=str(path), text=content[:_MOST_SCRIPT_BYTES].decode("utf-8", "replace"))
 
 
 def _comparing(state: State) -> Compare:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from attrs import evolve
+
 from velollm_core import __version__
-from velollm_core.doctor.spec import Check, Context, Diagnosis, Examination, Unseen
+from velollm_core.doctor.spec import Check, Context, Diagnosis, Examination, Finding, Unseen
 from velollm_core.errors import Interrupted
 
 
 def diagnose(
     checks: Mapping[str, Iterable[Check]], context: Context
 ) -> tuple[Diagnosis, tuple[str, ...]]:
-    """What all of ``checks`` say of the machine in ``context``.
+    """What all of ``checks`` say of the machine in ``context``, without the name of a home.
 
     Args:
         checks: by the name of the plugin that offers them.
@@ -29,13 +31,15 @@ def diagnose(
     for plugin, offered in checks.items():
         for check in offered:
             try:
-                found, unseen = tuple(check.look(context)), None
+                found = tuple(_without_home(finding, context) for finding in check.look(context))
+                unseen = None
             except Interrupted:
                 raise
             except Unseen as reason:
-                found, unseen = (), str(reason)
+                found, unseen = (), context.shown(str(reason))
             except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
-                found, unseen = (), f"the check failed: {type(error).__name__}: {error}"
+                fault = context.shown(f"{type(error).__name__}: {error}")
+                found, unseen = (), f"the check failed: {fault}"
                 failures.append(f"check {check.code} of plugin {plugin}: {unseen}")
             examinations.append(
                 Examination(
@@ -55,4 +59,19 @@ def diagnose(
             checks=tuple(examinations),
         ),
         tuple(failures),
+    )
+
+
+def _without_home(finding: Finding, context: Context) -> Finding:
+    """Here rather than in each check: paths come with names of engines and messages of errors."""
+    return evolve(
+        finding,
+        statement=context.shown(finding.statement),
+        evidence=context.shown(finding.evidence),
+        cost=evolve(
+            finding.cost,
+            text=context.shown(finding.cost.text),
+            source=context.shown(finding.cost.source),
+        ),
+        advice=context.shown(finding.advice),
     )

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from velollm_core.doctor.spec import Check, Context, Cost, Finding, Unseen
 from velollm_core.experiment.activity import AT_WORK_CPUS, Process
 from velollm_core.experiment.conditions import FOREIGN_SHARE
-from velollm_core.experiment.servers import program_of, server_of
+from velollm_core.experiment.servers import server_of
 from velollm_core.hardware.parsing import GIB, MIB
 
 _HOLDS_BYTES = 200 * MIB
 """An idle server below this has no model loaded, and is in nobody's way."""
+_PRESSES_BYTES_PER_S = 10 * MIB
+"""Written to swap faster than this, whatever is available: programs are being pushed out."""
 _SWAPS_BYTES_PER_S = MIB
+_TIGHT_SHARE = 0.25
+"""A program that wakes up moves a MiB a second too: it tells only where memory is tight as well."""
 _SWAP_SHARE = 0.05
 _SHORT_SHARE = 0.1
 _SHOWN = 3
@@ -39,11 +43,7 @@ def busy_servers(context: Context) -> Iterator[Finding]:
 
 def idle_servers(context: Context) -> Iterator[Finding]:
     """Other inference servers that hold a model in memory and do nothing."""
-    idle = [
-        entry
-        for entry in _servers(context)
-        if entry.cpus <= AT_WORK_CPUS and entry.rss_bytes >= _HOLDS_BYTES
-    ]
+    idle = holding(context)
     if idle:
         held = sum(entry.rss_bytes for entry in idle)
         yield Finding(
@@ -93,8 +93,11 @@ def swap(context: Context) -> Iterator[Finding]:
     Swap that was used some time ago and is no longer wanted costs nothing.
     """
     memory, activity = context.hardware.memory, context.activity
-    moved = activity.swapped_bytes or 0
-    swapping = moved / activity.watched_s >= _SWAPS_BYTES_PER_S
+    moved, out = activity.swapped_bytes or 0, activity.swapped_out_bytes or 0
+    tight = memory.available_bytes < _TIGHT_SHARE * memory.total_bytes
+    swapping = out / activity.watched_s >= _PRESSES_BYTES_PER_S or (
+        tight and moved / activity.watched_s >= _SWAPS_BYTES_PER_S
+    )
     short = (
         memory.swap_used_bytes > _SWAP_SHARE * memory.total_bytes
         and memory.available_bytes < _SHORT_SHARE * memory.total_bytes
@@ -107,19 +110,39 @@ def swap(context: Context) -> Iterator[Finding]:
         )
         if swapping:
             evidence += f", {moved / MIB:.1f} MiB moved in {activity.watched_s:.1f} s"
+        container = context.hardware.container
+        shared = container is not None and container.kind != "wsl"  # WSL has a kernel of its own
+        if shared:
+            evidence += "; a container sees these figures of its whole host"
+        where = "The host of this container" if shared else "The machine"
         yield Finding(
-            statement="The machine is swapping."
-            if swapping
-            else "Memory is short, and swap is in use.",
+            statement=f"{where} {'is swapping' if swapping else 'is short of memory and swaps'}.",
             evidence=evidence,
             cost=Cost(
-                text="every token reads the whole model: what lies in swap is read from the disk",
+                text="every token reads the whole model: what lies in swap is "
+                + ("unpacked first" if _is_compressed(context) else "read from the disk"),
                 basis="cited",
                 source="llama.cpp, tools/server/README.md, --load-mode mlock",
             ),
-            advice="End programs that hold memory, or use a smaller model or context.",
+            advice=f"End programs{' on the host' if shared else ''} that hold memory, or use a "
+            "smaller model or context.",
             costs_speed=True,
         )
+
+
+def _is_compressed(context: Context) -> bool:
+    """Whether all of the swap is in memory, compressed (zram), and none on a disk."""
+    rows = (context.probe.read("/proc/swaps") or "").splitlines()[1:]
+    return bool(rows) and all(row.startswith("/dev/zram") for row in rows)
+
+
+def holding(context: Context) -> list[Process]:
+    """Other inference servers that hold a model and do nothing."""
+    return [
+        entry
+        for entry in _servers(context)
+        if entry.cpus <= AT_WORK_CPUS and entry.rss_bytes >= _HOLDS_BYTES
+    ]
 
 
 def _servers(context: Context) -> list[Process]:
@@ -141,7 +164,7 @@ def _listed(processes: list[Process]) -> str:
 
 
 def _named(process: Process) -> str:
-    return f"{program_of(process.argv[0])} (process {process.pid}) {process.cpus:.1f}"
+    return f"{process.name} (process {process.pid}) {process.cpus:.1f}"
 
 
 CHECKS = (
@@ -166,8 +189,9 @@ CHECKS = (
     Check(
         code="swapping",
         looks_at="swap",
-        explains="Swapping now, or swap in use with less than a tenth of the memory available. "
-        "Swap that was used long ago is no finding.",
+        explains="10 MiB a second written to swap; 1 MiB a second moved with less than a quarter "
+        "of the memory available; or swap in use with less than a tenth available. Swap that was "
+        "used long ago is no finding.",
         look=swap,
     ),
 )

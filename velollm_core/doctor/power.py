@@ -7,6 +7,7 @@ top frequency within the first token. A virtual machine has no frequency to look
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +20,7 @@ _SAVING_PREFERENCES = frozenset({"power", "balance_power"})
 _CAPPED_SHARE = 0.9
 _WINDOWS_SAVER = "a1841308-3541-4fab-bc81-f71556f20b4a"
 _KERNEL = "Linux kernel documentation, admin-guide/pm"
+_FLAGS = re.compile(r"^flags\s*:(.*)$", re.MULTILINE)
 _PERFORMANCE = "sudo cpupower frequency-set --governor performance (until the next start)"
 
 
@@ -72,7 +74,7 @@ def frequency_cap(context: Context) -> Iterator[Finding]:
     shares = {}
     for cpu in _scaled(context):
         cap = integer(_cpufreq(context, cpu, "scaling_max_freq"))
-        top = integer(_cpufreq(context, cpu, "cpuinfo_max_freq"))
+        top = _top_khz(context, cpu)
         if cap and top and cap < top * _CAPPED_SHARE:
             shares[cpu] = (cap / top, cap, top)
     if shares:
@@ -97,6 +99,8 @@ def turbo(context: Context) -> Iterator[Finding]:
     said = {path: word for path, _ in switches if (word := context.probe.read(path)) is not None}
     if not said:
         raise Unseen("the system shows no switch for it")
+    if not _may_have_turbo(context):
+        raise Unseen("this processor has no turbo, or its firmware hides it")
     for path, off in switches:
         if said.get(path) == off:
             yield Finding(
@@ -219,6 +223,31 @@ def _floor(context: Context) -> str:
     if len(floors) > 1 or not low or not top:
         return ""
     return f": {low / 1e6:.2f} GHz of {top / 1e6:.2f} GHz"
+
+
+def _top_khz(context: Context, cpu: int) -> int | None:
+    """What a processor can be asked for, kHz.
+
+    ``acpi-cpufreq`` counts the boost in ``cpuinfo_max_freq``, and sets no limit above the nominal
+    frequency, which is the highest that it lists.
+    """
+    top = integer(_cpufreq(context, cpu, "cpuinfo_max_freq"))
+    listed = [
+        khz
+        for name in ("scaling_available_frequencies", "scaling_boost_frequencies")
+        for word in (_cpufreq(context, cpu, name) or "").split()
+        if (khz := integer(word))
+    ]
+    return min(top, max(listed)) if top and listed else top
+
+
+def _may_have_turbo(context: Context) -> bool:
+    """Whether an x86 processor tells it; ``no_turbo`` is 1 as well where there is none.
+
+    Source: flag ``ida``, CPUID 06H EAX bit 1; AMD tells its own, ``cpb``.
+    """
+    flags = _FLAGS.search(context.probe.read("/proc/cpuinfo") or "")
+    return flags is None or not {"ida", "cpb"}.isdisjoint(flags.group(1).split())
 
 
 def _number(cpus: list[int]) -> str:

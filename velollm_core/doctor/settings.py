@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from velollm_core.config import ENGINE_DEFAULT, Settings, inactive, show
+from velollm_core.doctor.load import holding
 from velollm_core.doctor.spec import Check, Context, Cost, Finding, Unseen
+from velollm_core.experiment.records import model_record
+from velollm_core.experiment.servers import server_of
 from velollm_core.hardware.parsing import GIB
 
 
@@ -61,19 +64,27 @@ def model_memory(context: Context) -> Iterator[Finding]:
                 else ""
             )
             yield Finding(
-                statement=f"The model {engine.model.reference} does not fit into memory.",
+                statement=f"The model {model_record(engine.model).name} does not fit into memory.",
                 evidence=f"it takes about {footprint.host_bytes / GIB:.1f} GiB as "
                 f"{engine.backend.name} is set, {memory.usable_bytes / GIB:.1f} GiB are available"
                 f"{limit}",
                 cost=Cost(
-                    text="the machine swaps, or ends the engine; VeloLLM does not start it",
+                    text="VeloLLM does not start it; elsewhere the machine would swap, or end it",
                     basis="seen",
                 ),
-                advice="Free memory, set a smaller context, or take a smaller model.",
-                costs_speed=True,
+                advice=f"{_to_stop(context)}, set a smaller context, or take a smaller model.",
+                costs_speed=False,
             )
     if not told:
         raise Unseen("what the model takes is not known: it is not on this machine, or on a GPU")
+
+
+def _to_stop(context: Context) -> str:
+    idle = [
+        f"{server_of(entry.argv)} (process {entry.pid}, {entry.rss_bytes / GIB:.1f} GiB)"
+        for entry in holding(context)
+    ]
+    return f"Stop {' or '.join(idle)}, which is idle" if idle else "Free memory"
 
 
 def _set_by(settings: Settings, name: str) -> str:
@@ -99,7 +110,8 @@ CHECKS = (
     Check(
         code="model-memory",
         looks_at="the memory that the model takes",
-        explains="A model, as it is set to run, larger than the memory that is available.",
+        explains="A model, as it is set to run, larger than the memory that is available: a "
+        "remark, for VeloLLM does not start it.",
         look=model_memory,
     ),
 )

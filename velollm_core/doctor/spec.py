@@ -6,6 +6,7 @@ check is a small function of it and can be tested on a planted machine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -159,12 +160,14 @@ class Context:
         """The user's environment."""
         return self.probe.environ
 
-    def shown(self, path: str | Path) -> str:
-        """``path`` without the name of the user's home."""
-        home = self.environ.get("HOME") or self.environ.get("USERPROFILE") or ""
-        text = str(path)
-        inside = len(home) > 1 and text.startswith((home + "/", home + "\\"))
-        return "~" + text[len(home) :] if inside else text
+    def shown(self, text: str | Path) -> str:
+        """``text``, a path or a sentence with paths in it, with the user's home as ``~``."""
+        told = str(text)
+        for variable in ("HOME", "USERPROFILE"):
+            home = self.environ.get(variable, "").rstrip("/\\")
+            if home:
+                told = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-]|\.\w)", "~", told)
+        return told
 
 
 @frozen(kw_only=True)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -17,6 +18,7 @@ from attrs import field, frozen
 from velollm_core.backends.contract import MemoryUse, Session
 from velollm_core.experiment.spec import MachineLoad
 
+_SUPPLIES = Path("/sys/class/power_supply")
 _INTERVAL_S = 0.25
 _RESERVE_BYTES = 256 * 1024**2
 """Below this much available memory the kernel starts to swap or to kill: the trial is ended
@@ -164,12 +166,39 @@ def _cpu_s(pids: tuple[int, ...]) -> float | None:
     return total if known else None
 
 
-def on_battery() -> bool | None:
-    """Whether the machine runs on its battery; ``None`` where it has none or does not tell."""
+def on_battery(supplies: Path = _SUPPLIES) -> bool | None:
+    """Whether the machine runs on its battery; ``None`` where it has none or does not tell.
+
+    Args:
+        supplies: where Linux shows its power supplies.
+    """
+    if psutil.LINUX:
+        return _discharges(supplies)
     with suppress(AttributeError, OSError, RuntimeError):
         battery = psutil.sensors_battery()
-        return None if battery is None else not battery.power_plugged
+        if battery is not None and battery.power_plugged is not None:
+            return not battery.power_plugged
     return None
+
+
+def _discharges(supplies: Path) -> bool | None:
+    """As :func:`on_battery`. Not psutil: to it the battery of a mouse is one as well.
+
+    Source: Linux kernel documentation, ABI, sysfs-class-power; a ``scope`` that is not told is
+    ``System``.
+    """
+    folders = [folder for folder in supplies.glob("*") if _told(folder / "scope") != "Device"]
+    states = {_told(folder / "status") for folder in folders if _told(folder / "type") == "Battery"}
+    if states <= {"Unknown", ""}:
+        return None
+    plugged = any(_told(f / "online") == "1" for f in folders if _told(f / "type") != "Battery")
+    return "Discharging" in states and not plugged
+
+
+def _told(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    return ""
 
 
 def _cpu_mhz() -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath, PureWindowsPath
 
@@ -9,8 +10,11 @@ from pathlib import PurePath, PureWindowsPath
 _PROGRAMS: dict[str, frozenset[str]] = {
     "llama-server": frozenset(),
     "koboldcpp": frozenset(),
-    "koboldcpp.py": frozenset(),
     "llamafile": frozenset(),
+    "llamafiler": frozenset(),
+    "llmster": frozenset(),
+    "lm-studio": frozenset(),
+    "lms": frozenset({"server"}),
     "local-ai": frozenset(),
     "mlx_lm.server": frozenset(),
     "ollama": frozenset({"serve", "runner"}),
@@ -19,6 +23,8 @@ _PROGRAMS: dict[str, frozenset[str]] = {
     "text-generation-server": frozenset(),
     "vllm": frozenset({"serve"}),
 }
+_VARIANTS = re.compile(r"(llama-server|koboldcpp|llamafile|lm-studio)[-_.].*|.*\.(llamafile)")
+"""Builds and downloads bear more in their names: ``koboldcpp-linux-x64``, ``x.llamafile``."""
 _MODULES = {
     "llama_cpp.server": "llama-cpp-python",
     "mlx_lm.server": "mlx_lm.server",
@@ -42,7 +48,13 @@ def server_of(argv: Sequence[str]) -> str | None:
         # A console script: the interpreter, perhaps with switches, and the script's path.
         while rest and rest[0].startswith("-"):
             rest.pop(0)
-        program = program_of(rest.pop(0)) if rest else ""
+        program = program_of(rest.pop(0)).removesuffix(".py") if rest else ""
+    else:
+        program = program.lower().replace(" ", "-")
+        variant = _VARIANTS.fullmatch(program)
+        program = variant.group(variant.lastindex or 0) if variant else program
+    if any(word.startswith("--type=") and word != "--type=utility" for word in rest):
+        return None  # a window of a desktop program, LM Studio's
     wanted = _PROGRAMS.get(program)
     serves = wanted is not None and (not wanted or wanted.intersection(rest[:1]))
     return program if serves else None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 
 import pytest
 from attrs import evolve
-from velollm_llamacpp import diagnose, engines
+from velollm_llamacpp import diagnose, engines, sources
 from velollm_llamacpp.commands import Assignment, Command, of_script, of_unit
 from velollm_llamacpp.diagnose_commands import faults
 from velollm_llamacpp.flags import parse_help
@@ -15,10 +16,11 @@ from velollm_llamacpp.record import recorded_flags
 
 from velollm_core.backends.contract import Installation
 from velollm_core.doctor.diagnosis import diagnose as ask
-from velollm_core.doctor.spec import Context, Engine, Script
+from velollm_core.doctor.spec import KIND, MAJOR, Context, Engine, Script
+from velollm_core.documents import dumps
 from velollm_core.errors import Interrupted, Unsettled
 from velollm_core.experiment.activity import Activity, Process
-from velollm_core.experiment.spec import Comparison, Pair
+from velollm_core.experiment.spec import Because, Comparison, Pair
 from velollm_core.hardware.probe import Probe, execute
 from velollm_core.hardware.spec import CpuInfo, GpuInfo, HardwareSpec, MemoryInfo, OsInfo
 from velollm_core.statistics import Verdict
@@ -34,6 +36,8 @@ HELP = """
 -fa,   --flash-attn [on|off|auto]       flash attention (default: 'auto')
                                         (env: LLAMA_ARG_FLASH_ATTN)
 --port PORT                             port (default: 8080)
+--api-key KEY                           key
+                                        (env: LLAMA_API_KEY)
 --load-mode MODE                        how to load (default: auto)
 --mlock-all                             another flag
 --spec-type none,ngram-mod              speculation (default: none)
@@ -204,6 +208,8 @@ def comparison(verdict, ratio, low, high):
         workload="short",
         concurrency=1,
         metric="total_ms",
+        higher_is_better=False,
+        because=Because.INTERVAL,
         margin=0.02,
         confidence=0.95,
         verdict=verdict,
@@ -242,6 +248,7 @@ def test_what_was_measured_here_is_said_instead_of_what_is_cited(measurable):
     assert "short 1.42 (1.38 to 1.46, 6 pairs: faster)" in found.cost.text
     assert found.costs_speed
     assert [arm.installation.location for arm in asked][1] == "/opt/native/llama-server"
+    assert str(measurable.engine.model.path.parent) not in found.cost.source
 
 
 def test_a_build_that_is_measured_to_be_no_slower_costs_no_speed(measurable):
@@ -382,6 +389,16 @@ def test_a_contradictory_configuration_file(machine):
     assert found.cost.text == "6 counts, the others do nothing"
 
 
+def test_of_a_key_that_is_set_twice_only_the_places_are_told(machine):
+    machine.plant("/home/somebody/.config/llama.cpp/config.ini", "[*]\napi-key = sk-SECRET-1\n")
+    machine.environ["LLAMA_API_KEY"] = "sk-SECRET-2"
+    (code, found), _ = machine.findings()
+    assert code == "llamacpp-overridden-settings"
+    assert "environment LLAMA_API_KEY" in found.evidence
+    assert found.cost.text == "environment LLAMA_API_KEY counts, the others do nothing"
+    assert "SECRET" not in dumps(KIND, MAJOR, machine.diagnosis())
+
+
 def test_the_same_value_twice_is_no_contradiction(machine):
     machine.plant("/etc/llama.cpp/config.ini", "[*]\nthreads = 4\n")
     machine.environ["LLAMA_ARG_THREADS"] = "4"
@@ -433,6 +450,16 @@ def test_the_wheel_alone_cannot_judge_a_script(machine, embedded):
     assert "no llama-server here" in machine.unseen()["llamacpp-stale-flags"]
 
 
+def test_no_key_in_a_command_is_told(machine):
+    machine.script("llama-server --api-key=sk-SECRET --api-key -sk-SECRET --hf-tokn=hf_SECRET\n")
+    machine.run("llama-server -t 16 --api-key sk-SECRET")
+    text = dumps(KIND, MAJOR, machine.diagnosis())
+    assert "Write --api-key VALUE." in text
+    assert "--hf-tokn" in text
+    assert "running server" in text
+    assert "SECRET" not in text
+
+
 def test_a_script_for_another_build_is_not_judged_by_this_one(machine):
     machine.script("/opt/old/llama-server --mlock\n")
     assert machine.findings() == []
@@ -467,6 +494,28 @@ def test_threads_that_the_cores_can_bear(machine, words):
     assert "llamacpp-command-threads" not in {code for code, _ in machine.findings()}
 
 
+def test_an_underscore_is_a_hyphen_to_llamacpp(machine):
+    machine.script("llama-server --ctx_size 1 --load_mode mlock --threads_ 4\n")
+    assert "--threads-" in machine.only("llamacpp-stale-flags").statement
+    machine.scripts = ()
+    machine.run("llama-server --threads_batch 16 --threads 16")
+    machine.only("llamacpp-command-threads")
+    (found,) = sources.arguments(recorded_flags(), ["--no_repack"], "")
+    assert found.text == "off"
+
+
+def test_what_a_substitution_gives_is_not_known_but_what_follows_is_looked_at(machine):
+    machine.script('llama-server -t $(nproc) -c "$(cat "$A")" --mlock\n')
+    assert "--mlock" in machine.only("llamacpp-stale-flags").statement
+
+
+def test_a_server_of_the_shell_s_home_is_found(backend, program, monkeypatch):
+    path = program(SERVER)
+    monkeypatch.setenv("HOME", str(path.parent.parent))
+    (found,) = backend.probe({"server": f"~/{path.parent.name}/llama-server"}, os.environ)
+    assert found.location == str(path)
+
+
 def commands(text):
     return [entry.arguments for entry in of_script(text, "x") if isinstance(entry, Command)]
 
@@ -483,6 +532,19 @@ def commands(text):
         "sh -c 'llama-server -c 1'",
         'env A=b "llama-server" "-c" 1',
         "(llama-server -c 1)",
+        "sudo --user=llm -Eu llm nohup env -i A=b nice -n 5 llama-server -c 1",
+        "numactl --membind 0 -C0-3 llama-server -c 1",
+        "chrt --rr 10 taskset -c 0-3 llama-server -c 1",
+        "sudo -- llama-server -c 1",
+        "sudo sh -c 'llama-server -c 1'",
+        "X=$(nproc) llama-server -c 1",
+        "`which nice` x; llama-server -c 1 -t `nproc`",
+        "N=$(( $(nproc) / 2 )); llama-server -c 1",
+        "$(dirname $0)/llama-server -c 1",
+        "cat <<EOF\nllama-server --mlock\nEOF\nllama-server -c 1",
+        "cat <<-'E' > x\nllama-server --mlock\n\tE\nllama-server -c 1",
+        "x=$((1<<2))\nllama-server -c 1",
+        "# cat <<EOF\nllama-server -c 1\necho <<EOF\nEOF",
     ],
 )
 def test_a_command_is_found_as_a_shell_would_read_it(text):
@@ -502,11 +564,27 @@ def test_a_command_is_found_as_a_shell_would_read_it(text):
         "echo 'not ended llama-server --mlock",
         "llama-cli --mlock",
         "SERVER=llama-server",
+        "sudo journalctl -u llama-server -f",
+        "sudo systemctl restart llama-server --no-block",
+        "sudo apt-get install llama-server --yes",
+        "sudo docker run image llama-server --foo",
+        "sudo -u llama-server whoami --mlock",
+        "command -v llama-server --mlock",
+        "cat <<EOF\nllama-server --mlock\nEOF",
+        "llama-server " + "x" * 65536,
         "",
     ],
 )
 def test_what_starts_no_server_here_is_passed_over(text):
     assert commands(text) == []
+
+
+def test_a_hostile_script_takes_no_time():
+    started = time.perf_counter()
+    for text in ("=" * (1 << 16), "sudo " * (1 << 17), "=<<A\n" * (1 << 16), "=$(" * (1 << 14)):
+        assert commands(text) == []
+    assert commands("a \\\n" * (1 << 18)) == []
+    assert time.perf_counter() - started < 20
 
 
 def test_variables_are_found_where_they_are_set():
@@ -526,7 +604,7 @@ def test_variables_are_found_where_they_are_set():
 def test_each_kind_of_fault_is_told_with_what_to_do():
     told = dict(faults(["--ctx-size=1", "-fa", "--mlok-all", "-c", "-1", "--draft", "3"], FLAGS))
     assert told == {
-        "--ctx-size=1: a value stands behind a space": "Write --ctx-size 1",
+        "--ctx-size=...: a value stands behind a space": "Write --ctx-size VALUE.",
         "-fa without a value": "Give it one, one of on, off, auto.",
         "--mlok-all": "Look for its new name in llama-server --help, or leave it out. "
         "Its spelling may be --mlock-all now.",

@@ -52,7 +52,9 @@ class LlamaCpp(Backend):
             if "engine" in options:
                 raise UsageError("-X server and -X engine=embedded exclude each other.")
             path = shutil.which(options["server"], path=environ.get("PATH"))
-            return (_binary(Path(path or options["server"]).absolute()),)
+            # Not every shell expands the "~" of server=~/x; Path.expanduser raises for "~nobody".
+            named = os.path.expanduser(path or options["server"])  # noqa: PTH111
+            return (_binary(Path(named).absolute()),)
         found = () if "engine" in options else _on_path(environ)
         return (*found, *_wheel(required="engine" in options))
 

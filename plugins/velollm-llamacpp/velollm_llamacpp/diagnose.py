@@ -82,6 +82,7 @@ def _measured(
     """What ``other`` is faster by here, else what is cited and why it was not measured; and whether
     the build that is used still has to be taken for slower.
     """
+    from velollm_core.experiment.records import model_record
     from velollm_core.experiment.spec import Arm
 
     def arm(name: str, installation: Installation) -> Arm:
@@ -112,7 +113,8 @@ def _measured(
     cost = Cost(
         text=f"times as fast with the other build: {'; '.join(told)}",
         basis="measured",
-        source=f"{engine.model.reference}, both builds in turn, time to the end of the answer",
+        source=f"{model_record(engine.model).name}, both builds in turn, "
+        "time to the end of the answer",
     )
     refuted = {Verdict.NO_DIFFERENCE, Verdict.SLOWER}
     return cost, not refuted.issuperset(answer.verdict for answer in answers)

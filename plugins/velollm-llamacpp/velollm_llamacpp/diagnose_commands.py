@@ -13,7 +13,7 @@ from velollm_llamacpp import sources
 from velollm_llamacpp.arguments import entry_of
 from velollm_llamacpp.commands import running, written
 from velollm_llamacpp.engines import build_of
-from velollm_llamacpp.flags import Flags
+from velollm_llamacpp.flags import Flags, spelled
 from velollm_llamacpp.record import recorded_flags
 
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -51,7 +51,8 @@ def faults(arguments: Sequence[str], flags: Flags) -> Iterator[tuple[str, str]]:
         position += 1
         if not _FLAG.match(word):
             continue
-        name, sign, _ = word.partition("=")
+        name, sign, _ = word.partition("=")  # the value may be a key: it is never told
+        name = spelled(name)
         flag = flags.get(name)
         if name in flags.removed:
             yield f"{name}: it has been removed", f"{flags.removed[name].capitalize()}."
@@ -60,10 +61,10 @@ def faults(arguments: Sequence[str], flags: Flags) -> Iterator[tuple[str, str]]:
             hint = f" Its spelling may be {close[0]} now." if close else ""
             yield name, f"Look for its new name in llama-server --help, or leave it out.{hint}"
         elif sign:
-            yield f"{word}: a value stands behind a space", f"Write {word.replace('=', ' ', 1)}"
+            yield f"{name}=...: a value stands behind a space", f"Write {name} VALUE."
         elif flag.takes_value:
             value = arguments[position] if position < len(arguments) else None
-            if value is None or _FLAG.match(value):
+            if value is None or flags.get(value) or (flag.values and _FLAG.match(value)):
                 values = f", one of {', '.join(flag.values)}" if flag.values else ""
                 yield f"{name} without a value", f"Give it one{values}."
             else:

@@ -93,11 +93,17 @@ def overridden(context: Context) -> Iterator[Finding]:
             values.setdefault(found.flag.name, []).append(found)
     for name, entries in values.items():
         if len({_meaning(entry.text) for entry in entries}) > 1:
-            told = ", ".join(f"{entry.text} ({entry.origin})" for entry in entries)
+            last = entries[-1]
+            if last.flag is not None and entry_of(last.flag) is not None:
+                told = ", ".join(f"{entry.text} ({entry.origin})" for entry in entries)
+                counts = f"{last.text} counts"
+            else:  # a key, a token or a path, which is nobody else's business
+                told = f"different values in {', '.join(entry.origin for entry in entries)}"
+                counts = f"{last.origin} counts"
             yield Finding(
                 statement=f"{name} of llama.cpp is set to different values at several places.",
                 evidence=told,
-                cost=Cost(text=f"{entries[-1].text} counts, the others do nothing", basis="seen"),
+                cost=Cost(text=f"{counts}, the others do nothing", basis="seen"),
                 advice="Keep one of them.",
                 costs_speed=False,
             )

@@ -25,6 +25,11 @@ FALSE = frozenset({"0", "false", "off", "disabled"})
 """What llama.cpp takes for a boolean in its environment and in its configuration files."""
 
 
+def spelled(word: str) -> str:
+    """``word`` as llama.cpp reads it: behind two dashes ``_`` is ``-`` (``common/arg.cpp``)."""
+    return word.replace("_", "-") if word.startswith("--") else word
+
+
 @frozen(kw_only=True)
 class Flag:
     """One entry of the help.
@@ -60,11 +65,13 @@ class Flags:
 
     @_by_name.default
     def _index(self) -> dict[str, Flag]:
-        return {name: flag for flag in self.entries for name in (*flag.names, *flag.negatives)}
+        return {
+            spelled(name): flag for flag in self.entries for name in (*flag.names, *flag.negatives)
+        }
 
     def get(self, name: str) -> Flag | None:
         """The flag spelled ``name``, with its dashes."""
-        return self._by_name.get(name)
+        return self._by_name.get(spelled(name))
 
     def first(self, names: Iterable[str]) -> Flag | None:
         """The flag that the first known of ``names`` spells."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from velollm_core.errors import UsageError
-from velollm_llamacpp.flags import FALSE, Flag, Flags
+from velollm_llamacpp.flags import FALSE, Flag, Flags, spelled
 
 STRAYS = ("LLAMA_", "GGML_", "MTMD_", "HF_", "AIP_")
 """How the names begin of the variables that llama.cpp reads; ``AIP_`` are those of Google Cloud,
@@ -142,5 +142,6 @@ def arguments(flags: Flags, argv: Sequence[str], origin: str) -> Iterator[Found]
         flag = flags.get(word)
         if flag is None:
             continue
-        text = next(words, "") if flag.takes_value else "on" if word in flag.names else "off"
+        negative = spelled(word) in flag.negatives
+        text = next(words, "") if flag.takes_value else "off" if negative else "on"
         yield Found(word, flag, text, f"argument {word} {origin}")

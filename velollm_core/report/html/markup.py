@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element, tostring
 
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\t\n"}
+from velollm_core.report.visible import visible
 
 
 def tag(name: str, /, *children: Element | str, **attributes: str | float | None) -> Element:
     """An element. An attribute's underscores stand for hyphens; ``class_`` is ``class``.
+
+    Characters that no page may hold, or that turn the direction of what follows, become visible.
 
     Args:
         name: of the element.
@@ -23,15 +25,15 @@ def tag(name: str, /, *children: Element | str, **attributes: str | float | None
     element = Element(name)
     for key, value in attributes.items():
         if value is not None:
-            text = value if isinstance(value, str) else number(value)
+            text = visible(value) if isinstance(value, str) else number(value)
             element.set(key.rstrip("_").replace("_", "-"), text)
     for child in children:
         if not isinstance(child, str):
             element.append(child)
         elif len(element):
-            element[-1].tail = (element[-1].tail or "") + child
+            element[-1].tail = (element[-1].tail or "") + visible(child)
         else:
-            element.text = (element.text or "") + child
+            element.text = (element.text or "") + visible(child)
     return element
 
 
@@ -52,9 +54,5 @@ def points(pairs: Iterable[tuple[float, float]]) -> str:
 
 
 def document(root: Element) -> str:
-    """``root`` as a whole HTML document.
-
-    Characters that no page may hold, such as a terminal's escapes, are replaced.
-    """
-    text = tostring(root, encoding="unicode", method="html").translate(_CONTROLS)
-    return f"<!doctype html>\n{text.encode(errors='replace').decode()}\n"
+    """``root`` as a whole HTML document."""
+    return f"<!doctype html>\n{tostring(root, encoding='unicode', method='html')}\n"

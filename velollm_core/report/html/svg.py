@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from xml.etree.ElementTree import Element
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from velollm_core.report.html.markup import points, tag
 from velollm_core.report.html.scales import Scale
@@ -19,6 +19,9 @@ COLOURS = 6
 _RADIUS = 3.6
 _LABEL_DROP = 3.5  # from the middle of a line to the foot of a label beside it
 _LEAST_GAP = 20  # between the middles of two labels below an axis
+_CHARACTER = 6.2  # the width of a digit
+_MOST_CHARACTERS = 6  # that fit beside an axis that stands at 44
+_THOUSANDS = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
 
 
 @frozen
@@ -61,9 +64,12 @@ def path(pairs: Iterable[tuple[float, float]], class_: str) -> Element:
     return tag("polyline", points=points(pairs), class_=class_)
 
 
-def label(x: float, y: float, text: str, *, anchor: str = "middle") -> Element:
-    """Text whose foot is at ``y``."""
-    return tag("text", text, x=x, y=y, text_anchor=anchor)
+def label(
+    x: float, y: float, text: str, *, anchor: str = "middle", width: float | None = None
+) -> Element:
+    """Text whose foot is at ``y``, squeezed or stretched to a ``width`` if there is one."""
+    adjust = None if width is None else "spacingAndGlyphs"
+    return tag("text", text, x=x, y=y, text_anchor=anchor, textLength=width, lengthAdjust=adjust)
 
 
 def mark(
@@ -112,15 +118,36 @@ def whisker_y(x: float, low: float, high: float, class_: str, *, cap: float = 3)
 
 
 def grid_y(scale: Scale, left: float, right: float) -> list[Element]:
-    """A line across at each tick, with its label to the left."""
-    return [
-        part
-        for tick, text in zip(scale.ticks, scale.labels(), strict=True)
-        for part in (
+    """A line across at each tick, with its label to the left, none wider than the room there."""
+    room = left - 6
+    parts = []
+    for tick, text in zip(scale.ticks, _short_labels(scale), strict=True):
+        width = room if len(text) > _MOST_CHARACTERS else None
+        parts += [
             line(left, scale(tick), right, scale(tick), "grid"),
-            label(left - 6, scale(tick) + _LABEL_DROP, text, anchor="end"),
+            label(room, scale(tick) + _LABEL_DROP, text, anchor="end", width=width),
+        ]
+    return parts
+
+
+def _short_labels(scale: Scale) -> tuple[str, ...]:
+    """Those of ``scale``, in thousands or more (``1250k``) where they are long in full."""
+    shortest: tuple[str, ...] = ()
+    for size, letter in _THOUSANDS:
+        parts = evolve(scale, ticks=tuple(tick / size for tick in scale.ticks))
+        texts = tuple(
+            f"{text}{letter}" if tick else "0"
+            for tick, text in zip(scale.ticks, parts.labels(), strict=True)
         )
-    ]
+        if not shortest or _longest(texts) < _longest(shortest):
+            shortest = texts
+        if _longest(shortest) <= _MOST_CHARACTERS:
+            break
+    return shortest
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=0)
 
 
 def axis_x(
@@ -135,8 +162,9 @@ def axis_x(
     last = float("-inf")
     for x, text in marks:
         parts.append(line(x, y, x, y + 4, "axis"))
-        if x - last >= _LEAST_GAP:
-            parts.append(label(x, y + 15, text))
+        width = len(text) * _CHARACTER
+        if x - last >= max(_LEAST_GAP, width + _CHARACTER):
+            parts.append(label(min(x, WIDTH - width / 2), y + 15, text))
             last = x
     return parts
 
