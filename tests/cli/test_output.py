@@ -97,9 +97,11 @@ def test_the_file_is_written_even_if_standard_output_is_closed(stdout, named, tm
     assert read(target, "benchmark", 1, BenchmarkResult) == named("demo")
 
 
-def test_no_standard_output_at_all_is_no_fault(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    output().text("a")
+def test_no_standard_output_at_all_is_no_fault(monkeypatch, capsys):
+    with monkeypatch.context() as without:
+        without.setattr(sys, "stdout", None)
+        output().text("a")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_a_program_reads_is_exact_and_a_terminal_never_gets_control_characters(

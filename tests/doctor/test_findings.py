@@ -87,7 +87,7 @@ def test_turbo_that_is_off_by_intels_switch(machine, paths):
 def test_a_processor_without_turbo_has_none_to_switch_on(machine, paths):
     machine.plant(f"{paths.cpu}/intel_pstate/no_turbo", "1")
     machine.plant("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu avx2 ida arat")
-    machine.only("cpu-turbo-off")
+    assert machine.only("cpu-turbo-off")
     machine.plant("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu avx2 arat")
     assert machine.findings() == []
     assert "no turbo" in machine.unseen()["cpu-turbo-off"]
@@ -176,7 +176,7 @@ def test_the_server_that_is_looked_at_is_no_other_one(machine):
 
 def test_a_busy_server_is_not_called_a_foreign_load_as_well(machine):
     machine.run("vllm", "serve", "x", cpus=15.0, rss_bytes=5 * GIB)
-    machine.only("server-at-work")
+    assert machine.only("server-at-work")
 
 
 def test_other_programs_that_leave_too_little(machine):
@@ -269,7 +269,7 @@ def test_threads_above_the_physical_cores(machine):
 
 def test_more_threads_than_the_machine_has(machine):
     machine.set(threads=32)
-    machine.only("threads-above-limit")
+    assert machine.only("threads-above-limit")
 
 
 # Settings and memory

@@ -137,6 +137,8 @@ def test_the_tutorial_does_what_it_says(tmp_path):
             path = project / step.path
             before = path.read_text("utf-8") if path.exists() else ""
             path.write_text(joined(before, step.text), "utf-8")
+    module = Path("velollm_echo", "__init__.py")
+    assert (project / module).read_text("utf-8") == (EXAMPLE / module).read_text("utf-8")
 
 
 def test_a_slow_run_says_the_same():

@@ -118,22 +118,23 @@ class _Interim:
     """The ratio so far, to be watched; how long a run goes on does not depend on it."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
+        from velollm_core.experiment.records import arm_record, workload_record
+
+        self._question = experiment.question
+        self._planned = experiment.blocks
+        self._arms = tuple(map(arm_record, experiment.arms))
+        self._workloads = tuple(map(workload_record, experiment.phases))
         self._trials: list[Trial] = []
 
     def after(self, progress: Progress) -> str:
         """``short 1.031 [0.990, 1.073]`` for each row that two pairs bound already."""
         from velollm_core.experiment.comparison import compare
-        from velollm_core.experiment.records import arm_record, workload_record
         from velollm_core.report.comparisons import ratio_text
 
-        question = self._experiment.question
-        if question is None or progress.trial is None:
+        if self._question is None or progress.trial is None:
             return ""
         self._trials.append(progress.trial)
-        arms = [arm_record(arm) for arm in self._experiment.arms]
-        workloads = [workload_record(phase) for phase in self._experiment.phases]
-        rows = compare(question, arms, workloads, self._trials, self._experiment.blocks)
+        rows = compare(self._question, self._arms, self._workloads, self._trials, self._planned)
         return ", ".join(
             f"{row.workload} x{row.concurrency} {ratio_text(row)}"
             for row in rows

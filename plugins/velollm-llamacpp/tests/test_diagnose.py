@@ -402,13 +402,13 @@ def test_of_a_key_that_is_set_twice_only_the_places_are_told(machine):
 def test_the_same_value_twice_is_no_contradiction(machine):
     machine.plant("/etc/llama.cpp/config.ini", "[*]\nthreads = 4\n")
     machine.environ["LLAMA_ARG_THREADS"] = "4"
-    machine.only("llamacpp-configuration-files")
+    assert machine.only("llamacpp-configuration-files")
 
 
 def test_two_words_for_one_thing_are_no_contradiction(machine):
     machine.plant("/etc/llama.cpp/config.ini", "[*]\nflash-attn = on\n")
     machine.environ["LLAMA_ARG_FLASH_ATTN"] = "1"
-    machine.only("llamacpp-configuration-files")
+    assert machine.only("llamacpp-configuration-files")
 
 
 def test_a_configuration_file_that_cannot_be_read(machine):
@@ -465,7 +465,7 @@ def test_a_script_for_another_build_is_not_judged_by_this_one(machine):
     assert machine.findings() == []
     assert "another llama-server" in machine.unseen()["llamacpp-stale-flags"]
     machine.script(f"{shlex.quote(machine.engine.installation.location)} --mlock\n")
-    machine.only("llamacpp-stale-flags")
+    assert machine.only("llamacpp-stale-flags")
 
 
 def test_a_unit_of_systemd(machine):
@@ -499,7 +499,7 @@ def test_an_underscore_is_a_hyphen_to_llamacpp(machine):
     assert "--threads-" in machine.only("llamacpp-stale-flags").statement
     machine.scripts = ()
     machine.run("llama-server --threads_batch 16 --threads 16")
-    machine.only("llamacpp-command-threads")
+    assert machine.only("llamacpp-command-threads")
     (found,) = sources.arguments(recorded_flags(), ["--no_repack"], "")
     assert found.text == "off"
 

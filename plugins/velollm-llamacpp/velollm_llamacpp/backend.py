@@ -165,11 +165,9 @@ class LlamaCpp(Backend):
 
 
 def _engine(installation: Installation) -> Engine:
-    from velollm_llamacpp.engines import examine_binary, examine_wheel
+    from velollm_llamacpp.engines import build_of
 
-    if installation.kind == "wheel":
-        return examine_wheel()
-    return examine_binary(Path(installation.location))
+    return build_of(installation)
 
 
 def _binary(path: Path) -> Installation:
