@@ -203,6 +203,31 @@ class Settings:
     left_out: tuple[LeftOut, ...] = ()
 
 
+@frozen(kw_only=True)
+class Suggestion:
+    """A proposal: knobs that belong together move together. Nothing of it is measured yet.
+
+    ``reason`` and ``effect`` are one sentence each: why here, and what it should bring. ``source``
+    is where a stranger can look the rule up. ``experimental`` suggestions are made only to who asks
+    for them.
+    """
+
+    assignments: Config
+    reason: str
+    effect: str
+    source: str
+    confidence: Literal["high", "medium", "low"] = "medium"
+    experimental: bool = False
+
+
+@frozen(kw_only=True)
+class Kept:
+    """Knobs that a rule looked at and leaves as they are, and why, in one sentence."""
+
+    knobs: tuple[str, ...]
+    reason: str
+
+
 @frozen
 class Problem:
     """Why a configuration cannot be used, in one sentence, and the knob that is to blame."""

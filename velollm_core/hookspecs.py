@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from velollm_core.backends.advice import AdviceContext
     from velollm_core.backends.contract import Backend
+    from velollm_core.config import Kept, Suggestion
     from velollm_core.doctor.spec import Check, Context
     from velollm_core.experiment.spec import BenchmarkResult, Trial, Workload
     from velollm_core.hardware.probe import Probe
@@ -52,6 +54,21 @@ def velollm_register_backends(register: Callable[[Backend], None]) -> None:
     Args:
         register: takes one backend object.
     """
+
+
+@hookspec
+def velollm_suggest(context: AdviceContext) -> Iterable[Suggestion | Kept]:
+    """Suggest configurations, for any backend or for your own.
+
+    The core's rules are implementations of this hook; they go by the role of a knob, so that they
+    serve engines that they have never seen. What a backend suggests itself
+    (:meth:`~velollm_core.backends.contract.Backend.suggest`) goes before. Look at ``context``
+    alone: no file, no process.
+
+    Args:
+        context: the machine, the model, the knobs, and what the user wants.
+    """
+    raise NotImplementedError
 
 
 @hookspec

@@ -21,7 +21,9 @@ from velollm_core.errors import Unavailable, UsageError
 if TYPE_CHECKING:
     from pluggy._hooks import HookImpl
 
+    from velollm_core.backends.advice import AdviceContext
     from velollm_core.backends.contract import Backend
+    from velollm_core.config import Kept, Suggestion
     from velollm_core.doctor.spec import Check, Context
     from velollm_core.experiment.spec import BenchmarkResult, Trial, Workload
     from velollm_core.hardware.probe import Probe
@@ -142,6 +144,12 @@ class Plugins:
             "velollm_register_model_sources", "model source", "scheme"
         )
         return tuple(found.values())
+
+    def suggest(self, context: AdviceContext) -> tuple[Suggestion | Kept, ...]:
+        """What the rules of every plugin suggest, in the order of plugin names."""
+        found: list[Suggestion | Kept] = []
+        self._each("velollm_suggest", lambda result: found.extend(result or ()), context=context)
+        return tuple(found)
 
     def diagnose(self, context: Context) -> Mapping[str, tuple[Check, ...]]:
         """The checks of each plugin, by its name."""

@@ -9,17 +9,28 @@ tell.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import field, frozen
 
-from velollm_core.config import Config, Knob, Problem, Settings, Value, problems
-from velollm_core.errors import NeedsRestart, Unavailable
+from velollm_core.config import (
+    Config,
+    Kept,
+    Knob,
+    Problem,
+    Settings,
+    Suggestion,
+    Value,
+    problems,
+)
+from velollm_core.errors import NeedsRestart, Unavailable, UsageError
 
 if TYPE_CHECKING:
+    from velollm_core.backends.advice import AdviceContext
+    from velollm_core.backends.changes import Change
     from velollm_core.backends.processes import Place
     from velollm_core.models.spec import Model
 
@@ -293,6 +304,49 @@ class Backend(ABC):
         """Memory that ``config`` will take, or ``None`` where it cannot be told."""
         del installation, model, config
         return None
+
+    def suggest(self, context: AdviceContext) -> Iterable[Suggestion | Kept]:
+        """What this engine's own rules propose, beside the core's rules, which go by role."""
+        del context
+        return ()
+
+    def forms(self, installation: Installation) -> tuple[str, ...]:
+        """The forms that :meth:`render` knows, the most useful first: ``sh``, ``ini`` ..."""
+        del installation
+        return ()
+
+    def render(
+        self, installation: Installation, model: Model, settings: Settings, form: str
+    ) -> str:
+        """``settings`` in a form that the engine really reads, every value quoted for that form.
+
+        Raises:
+            UsageError: there is no such form, or a value cannot be said in it.
+        """
+        del model, settings
+        known = ", ".join(self.forms(installation)) or "none"
+        raise UsageError(f"backend {self.name} has no form {form!r}.", f"It has: {known}.")
+
+    def plan_apply(
+        self, installation: Installation, model: Model, settings: Settings, target: str | None
+    ) -> tuple[Change, ...]:
+        """The files that would make ``settings`` the user's own. Data only: the core executes it,
+        and can undo it.
+
+        Args:
+            installation: the engine whose configuration is meant.
+            model: the model that is tuned.
+            settings: the knobs to write, and no others.
+            target: where to, where there is a choice; ``None`` for the usual place.
+
+        Raises:
+            UsageError: there is no such target, or a setting cannot be kept there.
+        """
+        del model, settings, target
+        raise UsageError(
+            f"backend {self.name} has no place to write settings of {installation.location} to.",
+            "Write them to a file and use that: -o velollm.sh",
+        )
 
     def launch(
         self, installation: Installation, model: Model, settings: Settings, place: Place

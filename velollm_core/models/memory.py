@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from velollm_core.errors import UsageError
 from velollm_core.models.ggml_types import BY_NAME
 from velollm_core.models.spec import ModelSpec
 
 _STATE_ELEMENT_BYTES = 4
+
+
+@frozen(kw_only=True)
+class Use:
+    """How a model is going to be run, as far as memory goes; the defaults are llama-server's.
+
+    ``context_tokens`` is what the KV cache is asked for, all slots together; llama.cpp rounds it
+    up. With ``unified_kv`` the slots share one pool, else each has its own part.
+    """
+
+    context_tokens: int
+    slots: int = 4
+    unified_kv: bool = True
+    type_k: str = "f16"
+    type_v: str = "f16"
+    batch_tokens: int = 2048
+    ubatch_tokens: int = 512
+    flash_attention: bool = True
+    swa_full: bool = False
+
+
+@frozen(kw_only=True)
+class Placement:
+    """Which part of a model lies where.
+
+    ``gpu_layers`` counts the last layers, as ``llama-server -ngl`` does: ``layers + 1`` moves the
+    output too, 0 keeps everything in main memory. ``cpu_expert_layers`` is how many of the first
+    layers keep their experts in main memory (``--n-cpu-moe``). ``split`` is each GPU's share of the
+    layers on GPUs; empty: by their free memory.
+    """
+
+    gpu_layers: int = 0
+    cpu_expert_layers: int = 0
+    split: tuple[float, ...] = ()
+
+
+@frozen(kw_only=True)
+class Part:
+    """What one device holds, bytes."""
+
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    recurrent_bytes: int = 0
+    compute_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.weights_bytes + self.kv_bytes + self.recurrent_bytes + self.compute_bytes
+
+
+@frozen(kw_only=True)
+class MemoryPlan:
+    """What a model in use takes, by device; ``process_bytes`` is the engine without a model."""
+
+    host: Part
+    gpus: tuple[Part, ...] = ()
+    process_bytes: int = 0
 
 
 def weights_bytes(spec: ModelSpec) -> int:
