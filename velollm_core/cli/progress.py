@@ -36,7 +36,7 @@ def downloading(output: Output) -> Iterator[Download]:
     from rich import progress
 
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TimeRemainingColumn(),
@@ -68,12 +68,12 @@ def measuring(output: Output, experiment: Experiment) -> Iterator[Callable[[Prog
     from rich import progress as bars
 
     bar = bars.Progress(
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(bar_width=20),
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
-        bars.TextColumn("{task.fields[rate]}"),
-        bars.TextColumn("{task.fields[ratio]}"),
+        bars.TextColumn("{task.fields[rate]}", markup=False),
+        bars.TextColumn("{task.fields[ratio]}", markup=False),
         console=output.err,
         transient=True,
         refresh_per_second=_REFRESHES_PER_S,
