@@ -13,6 +13,9 @@ GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 LONG = {
     "aa": "benchmarks/aa.py",
     "instrument": "benchmarks/instrument.py",
+    "memory": "benchmarks/memory_plan.py",
+    "rates": "benchmarks/rates.py",
+    "roofline": "benchmarks/roofline.py",
     "startup": "benchmarks/startup.py",
     "gguf-reader": "benchmarks/gguf_reader.py",
     "native": "benchmarks/native.py",

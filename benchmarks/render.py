@@ -33,6 +33,20 @@ answer had. The ratio of their decode rates by the client's clock has to lie wit
 VLLM = """vLLM serves the demo model on the CPU, and `velollm --backend openai bench`
 measures it. What `usage` says of the answers is held against what the server counted at
 `/metrics`."""
+RATES = """ggml's own kernels, called in the wheel's library on one thread: how many numbers of a
+dot product a core multiplies and adds in a cycle, and the cycles that each one takes beside. And
+what a token costs beside its weights on the embedded engine: for each layer, each entry of the
+vocabulary, each step. These are the constants of the
+[speed prediction](docs/explanation/roofline.md)."""
+ROOFLINE = """[Predicted](docs/explanation/roofline.md) against measured tokens a second: the demo
+model in three types and Gemma, one thread and two, answers and prompts at three depths, on the
+embedded engine and on a native one where VELOLLM_TEST_LLAMA_SERVER names it. An error is the
+difference between prediction and measurement as a part of the measurement."""
+MEMORY = """What a model will take, worked out from the header of its file alone, against what
+llama.cpp says that it allocates: the demo model, Gemma and three small models with random weights,
+everything in main memory. llama.cpp logs each buffer in MiB with two decimals, and exactly of how
+many cells, layers and streams a cache is made; equal means that these are the same and that the
+planned bytes, rounded in the same way, are what it says. The compute buffers include the logits."""
 SECTIONS = {
     "aa": ("The verdict", AA),
     "instrument": ("The instrument", INSTRUMENT),
@@ -41,6 +55,9 @@ SECTIONS = {
         "The GGUF reader",
         "Our bounded reader of headers against the `gguf` library, in the same run.",
     ),
+    "rates": ("The constants of the speed prediction", RATES),
+    "roofline": ("The speed prediction", ROOFLINE),
+    "memory": ("The memory plan", MEMORY),
     "native": ("Two engines, one behaviour", NATIVE),
     "openai": ("Two protocols, one server", OPENAI),
     "vllm": ("vLLM on the CPU", VLLM),

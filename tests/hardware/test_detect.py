@@ -311,11 +311,11 @@ def test_bandwidth_goes_past_the_caches_that_its_threads_can_fill():
 
 
 def test_measuring_is_on_request_and_its_failure_is_noted(planted, monkeypatch):
-    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda cpu, memory: Bandwidth(2e10, "copy"))
+    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda *_: Bandwidth(2e10, "copy"))
     spec = detect(planted(), gpus=NOTHING, measure=True)
     assert (spec.memory.bandwidth_bytes_per_s, spec.memory.bandwidth_method) == (2e10, "copy")
     assert ("Memory bandwidth", "20.0 GB/s (copy)") in describe(spec)
     assert detect(planted(), gpus=NOTHING).memory.bandwidth_bytes_per_s is None
-    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda cpu, memory: None)
+    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda *_: None)
     spec = detect(planted(), gpus=NOTHING, measure=True)
     assert spec.notes == ("memory bandwidth: too little memory is free to measure it",)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 
-import gguf
 import numpy as np
 import pytest
 
 from velollm_core.models.demo import DemoSource
 from velollm_core.models.references import resolve
+from velollm_core.models.spec import LayerShape, ModelSpec
 from velollm_core.testing.gemma import gemma_path
+from velollm_core.testing.gguf_files import write_gguf
 
 
 @pytest.fixture(scope="session")
@@ -34,20 +35,13 @@ def write_model(tmp_path):
     """
 
     def write(name="model.gguf", arch="llama", keys=None, tensors=None, add=None, **options):
-        path = tmp_path / name
-        writer = gguf.GGUFWriter(path, arch, **options)
-        for key, value in {**minimum(arch), **(keys or {})}.items():
-            add_value(writer, key, value)
-        if add is not None:
-            add(writer)
         shapes = {"token_embd.weight": (8, 32)} if tensors is None else tensors
-        for index, (tensor, shape) in enumerate(shapes.items()):
-            writer.add_tensor(tensor, np.full(shape, index, dtype=np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path
+        filled = {
+            tensor: np.full(shape, index, dtype=np.float32)
+            for index, (tensor, shape) in enumerate(shapes.items())
+        }
+        laid_over = {**minimum(arch), **(keys or {})}
+        return write_gguf(tmp_path / name, arch, laid_over, filled, add, **options)
 
     return write
 
@@ -62,16 +56,42 @@ def minimum(arch):
     }
 
 
-def add_value(writer, key, value):
-    if value is None:
-        return
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    elif isinstance(value, str):
-        writer.add_string(key, value)
-    else:
-        writer.add_array(key, value)
+@pytest.fixture(scope="session")
+def small_spec():
+    """Makes the spec of a small model: ``experts`` of which 2 are used, in each layer if any."""
+    return plain_spec
+
+
+def plain_spec(layers=4, experts=0, **changes):
+    width, vocabulary, mib = 256, 512, 1 << 20
+    table = vocabulary * width * 2
+    return ModelSpec(
+        **{
+            "architecture": "llama",
+            "parameter_count": layers * 4 * mib,
+            "layers": layers,
+            "embedding_length": width,
+            "feed_forward_length": 4 * width,
+            "heads": (4,) * layers,
+            "kv_heads": (2,) * layers,
+            "head_dims_k": (64,) * layers,
+            "head_dims_v": (64,) * layers,
+            "sliding_layers": (False,) * layers,
+            "experts_total": experts,
+            "experts_used": 2 if experts else 0,
+            "context_length": 16384,
+            "vocabulary_size": vocabulary,
+            "type_bytes": {"Q8_0": layers * 8 * mib, "F16": table},
+            "layer_bytes": (8 * mib,) * layers,
+            "expert_bytes": (6 * mib if experts else 0,) * layers,
+            "largest_bytes": mib,
+            "input_bytes": table,
+            "output_bytes": table + 4 * width,  # and its norm
+            "tied_bytes": table,
+            "shapes": (
+                LayerShape(experts=4 * width) if experts else LayerShape(feed_forward=4 * width),
+            )
+            * layers,
+            **changes,
+        }
+    )

@@ -25,7 +25,9 @@ class Bandwidth:
     method: str
 
 
-def measure_bandwidth(cpu: CpuInfo, memory: MemoryInfo, budget_s: float = 2.0) -> Bandwidth | None:
+def measure_bandwidth(
+    cpu: CpuInfo, memory: MemoryInfo, budget_s: float = 2.0, threads: int | None = None
+) -> Bandwidth | None:
     """Copy memory on all usable cores at once and take the best pass.
 
     Each thread copies a buffer of its own with C's ``memmove``, during which Python's lock is free.
@@ -36,11 +38,12 @@ def measure_bandwidth(cpu: CpuInfo, memory: MemoryInfo, budget_s: float = 2.0) -
         cpu: how many threads, and how large the caches are that must not matter.
         memory: at most a quarter of what is usable is taken.
         budget_s: seconds after which no further pass begins; two passes always run.
+        threads: how many copy at once; one on each usable core if not told.
 
     Returns:
         The figure, or ``None`` where too little memory is free to get past the caches.
     """
-    threads = max(1, min(int(cpu.usable), cpu.physical))
+    threads = threads or max(1, min(int(cpu.usable), cpu.physical))
     wanted = max(_LEAST_BYTES, _CACHES_EXCEEDED * _last_cache_bytes(cpu, threads))
     allowed = memory.usable_bytes // _SHARE_OF_MEMORY // 2  # there is a source and a target
     array_bytes = min(wanted, allowed, _MOST_BYTES)

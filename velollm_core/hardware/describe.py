@@ -21,6 +21,8 @@ def _rows(spec: HardwareSpec) -> Iterator[tuple[str, str]]:
     yield "Processor", f"{spec.cpu.model}, {spec.cpu.architecture}"
     yield "Cores", _cores(spec.cpu)
     yield "Usable", _usable(spec.cpu)
+    if spec.cpu.clock_hz is not None:
+        yield "Clock", f"{spec.cpu.clock_hz / 1e9:.1f} GHz (measured, all cores at work)"
     yield (
         "Instruction sets",
         " ".join(spec.cpu.instruction_sets) or "none that matter for inference",

@@ -33,31 +33,49 @@ def detect(
         probe: what to look through; this machine where none is given.
         gpus: finds the graphics processors (the plugins' hooks stand above this layer); what it
             finds is merged here.
-        measure: measure the memory bandwidth, too, in about two seconds more.
+        measure: measure the memory bandwidth and the clock, too, in about two seconds more.
     """
     probe = probe or Probe()
-    cpu = detect_cpu(probe)
-    memory = detect_memory(probe)
-    found = merge_gpus(gpus(probe))
-    if measure:
-        from velollm_core.hardware.bandwidth import measure_bandwidth
-
-        bandwidth = measure_bandwidth(cpu, memory)
-        if bandwidth is None:
-            probe.note("memory bandwidth", "too little memory is free to measure it")
-        else:
-            memory = evolve(
-                memory,
-                bandwidth_bytes_per_s=bandwidth.bytes_per_s,
-                bandwidth_method=bandwidth.method,
-            )
-    return HardwareSpec(
-        cpu=cpu,
-        memory=memory,
+    spec = HardwareSpec(
+        cpu=detect_cpu(probe),
+        memory=detect_memory(probe),
         os=detect_os(probe),
-        gpus=found,
+        gpus=merge_gpus(gpus(probe)),
         container=detect_container(probe),
-        notes=tuple(probe.notes),
+    )
+    if measure:
+        spec = measured(spec)
+        if spec.memory.bandwidth_bytes_per_s is None:
+            probe.note("memory bandwidth", "too little memory is free to measure it")
+    return evolve(spec, notes=tuple(probe.notes))
+
+
+def measured(
+    spec: HardwareSpec, *, threads: int | None = None, budget_s: float = 2.0
+) -> HardwareSpec:
+    """``spec`` with its memory bandwidth and the clock of its processors, measured now.
+
+    Args:
+        spec: the machine that this runs on.
+        threads: how many work at once; one on each usable core if not told.
+        budget_s: about how many seconds it may take.
+
+    Returns:
+        The same, with a bandwidth of ``None`` where too little memory is free to measure it.
+    """
+    from velollm_core.hardware.arithmetic import measure_clock
+    from velollm_core.hardware.bandwidth import measure_bandwidth
+
+    bandwidth = measure_bandwidth(spec.cpu, spec.memory, budget_s, threads)
+    clock_hz = measure_clock(threads or max(1, min(int(spec.cpu.usable), spec.cpu.physical)))
+    return evolve(
+        spec,
+        cpu=evolve(spec.cpu, clock_hz=clock_hz),
+        memory=evolve(
+            spec.memory,
+            bandwidth_bytes_per_s=bandwidth.bytes_per_s if bandwidth else None,
+            bandwidth_method=bandwidth.method if bandwidth else None,
+        ),
     )
 
 

@@ -60,7 +60,8 @@ class CpuInfo:
     leaves to this process, ``quota_cpus`` is the cgroup's CPU quota in processors (``None``: no
     limit), and ``usable`` is what may really run at once: the smaller of the two.
     ``instruction_sets`` holds only those that matter for inference, in llama.cpp's spelling
-    (``AVX2``, ``AVX512_VNNI``, ``AMX_INT8``, ``NEON``, ``DOTPROD``, ``SVE`` ...).
+    (``AVX2``, ``AVX512_VNNI``, ``AMX_INT8``, ``NEON``, ``DOTPROD``, ``SVE`` ...). ``clock_hz`` is
+    measured with all cores at work, ``None`` where it was not.
     """
 
     model: str
@@ -75,6 +76,7 @@ class CpuInfo:
     numa_nodes: tuple[NumaNode, ...] = ()
     usable_cpus: tuple[int, ...] = ()
     quota_cpus: float | None = None
+    clock_hz: float | None = None
     usable: float = field()
 
     @usable.default

@@ -38,7 +38,7 @@ def _rows(spec: ModelSpec) -> list[tuple[str, str]]:
         ("layers", str(spec.layers)),
         ("embedding", str(spec.embedding_length)),
         ("attention", heads if any(spec.heads) else "none"),
-        ("sliding window", f"{spec.sliding_window:,} tokens" if spec.sliding_window else ""),
+        ("sliding window", _window(spec)),
         ("experts", experts if spec.experts_total else ""),
         ("recurrent state", state if spec.recurrent else ""),
         ("context", f"{spec.context_length:,} tokens"),
@@ -47,6 +47,15 @@ def _rows(spec: ModelSpec) -> list[tuple[str, str]]:
         ("chat template", "yes" if spec.chat_template else "no"),
         ("byte order", "big-endian" if spec.big_endian else ""),
     ]
+
+
+def _window(spec: ModelSpec) -> str:
+    if not spec.sliding_window:
+        return ""
+    sliding = sum(spec.sliding_layers)
+    return f"{spec.sliding_window:,} tokens" + (
+        f" in {sliding} of {spec.layers} layers" if sliding else ", which llama.cpp does not use"
+    )
 
 
 def mebibytes(size: int) -> str:

@@ -16,13 +16,25 @@ from velollm_core.errors import ModelError
 from velollm_core.models.ggml_types import FILE_TYPES
 from velollm_core.models.gguf import GgufFile, TensorInfo
 from velollm_core.models.gguf_values import GgufArray
+from velollm_core.models.layers import read_layers
 from velollm_core.models.spec import ModelSpec, RecurrentState
+from velollm_core.models.windows import KEY as WINDOW_KEY
+from velollm_core.models.windows import PATTERN_KEY, sliding_layers, sliding_window
 
 _LAYER_LIMIT = 4096  # llama.cpp's own is 512
 _COUNT_LIMIT = 1 << 40
 _FILE_TYPE_WAS_GUESSED = 1024
 _LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(attn_k\b|ssm_|time_mix_|shortconv)")
 _RWKV_TOKEN_SHIFTS = 2
+_KDA_KERNEL = 4
+_GEMMA3N_CACHES = 20  # models/gemma3n.cpp: the layers after these use the caches of others
+_WITHOUT_CACHE = frozenset(  # llama_model::create_memory gives them none: they read whole texts
+    {
+        *("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert"),
+        *("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "wavtokenizer-dec", "clef"),
+        *("dream", "llada", "llada-moe", "rnd1"),
+    }
+)
 
 
 def model_spec(files: Sequence[GgufFile]) -> ModelSpec:
@@ -42,8 +54,14 @@ def model_spec(files: Sequence[GgufFile]) -> ModelSpec:
         raise keys.senseless("block_count", layers)
     embedding_length = keys.count("embedding_length")
     heads = keys.per_layer("attention.head_count", layers, 0)
+    head_dim = embedding_length // max(1, heads[0] or max(heads))
     recurrent, without_cache = _recurrent_layers(tensors)
-    first_shared = layers - keys.count("attention.shared_kv_layers", 0)
+    loaded = layers - keys.count("nextn_predict_layers", 0)
+    caches = min(loaded, _caches(keys, layers))
+    window = sliding_window(keys.architecture, layers, _named_window(keys, layers))
+    pattern = _pattern(keys, layers) if window else None
+    slides = sliding_layers(keys.architecture, layers, window, pattern)
+    parts = read_layers(tensors, layers, loaded)
     tokens = keys.file.metadata.get("tokenizer.ggml.tokens")
     name = keys.file.metadata.get("general.name")
     return ModelSpec(
@@ -55,21 +73,31 @@ def model_spec(files: Sequence[GgufFile]) -> ModelSpec:
         feed_forward_length=max(keys.per_layer("feed_forward_length", layers, 0)) or None,
         heads=heads,
         kv_heads=tuple(
-            0 if layer >= first_shared or str(layer) in without_cache else count
+            0 if layer >= caches or str(layer) in without_cache else count
             for layer, count in enumerate(keys.per_layer("attention.head_count_kv", layers, heads))
         ),
-        head_dims_k=_head_dims(keys, "key", layers, embedding_length // max(1, *heads)),
-        head_dims_v=_head_dims(keys, "value", layers, embedding_length // max(1, *heads)),
-        sliding_window=max(keys.per_layer("attention.sliding_window", layers, 0)) or None,
+        head_dims_k=_head_dims(keys, "key", slides, head_dim),
+        head_dims_v=_head_dims(keys, "value", slides, head_dim),
+        sliding_window=window or _named_window(keys, layers) or None,
+        sliding_layers=slides,
+        latent_kv=keys.count("attention.key_length_mla", 0) > 0,
         experts_total=keys.count("expert_count", 0),
-        experts_used=keys.count("expert_used_count", 0),
-        recurrent=_recurrent_state(keys, embedding_length, len(recurrent) or layers),
+        experts_used=max(keys.per_layer("expert_used_count", layers, 0)),
+        recurrent=_recurrent_state(keys, embedding_length, max(heads), len(recurrent) or layers),
         context_length=keys.count("context_length"),
         vocabulary_size=(
             tokens.length if isinstance(tokens, GgufArray) else keys.count("vocab_size", 0) or None
         ),
         vocabulary_fingerprint=_vocabulary_fingerprint(keys.file),
         type_bytes=dict(type_bytes),
+        layer_bytes=parts.layer_bytes,
+        expert_bytes=parts.expert_bytes,
+        largest_bytes=parts.largest_bytes,
+        input_bytes=parts.input_bytes,
+        output_bytes=parts.output_bytes,
+        tied_bytes=parts.tied_bytes,
+        repackable_bytes=parts.repackable_bytes,
+        shapes=parts.shapes,
         tensor_count=len(tensors),
         quantization=_quantization(keys.file, type_bytes),
         chat_template="tokenizer.chat_template" in keys.file.metadata,
@@ -151,7 +179,9 @@ def _recurrent_layers(tensors: Sequence[TensorInfo]) -> tuple[set[str], set[str]
     return recurrent, recurrent - attending
 
 
-def _recurrent_state(keys: _Keys, embedding_length: int, layers: int) -> RecurrentState | None:
+def _recurrent_state(
+    keys: _Keys, embedding_length: int, heads: int, layers: int
+) -> RecurrentState | None:
     if head_size := keys.count("wkv.head_size", 0):
         return RecurrentState(
             layers=layers,
@@ -163,7 +193,17 @@ def _recurrent_state(keys: _Keys, embedding_length: int, layers: int) -> Recurre
         return RecurrentState(
             layers=layers, conv_kernel=kernel, inner_size=embedding_length, state_size=0
         )
-    if kernel := keys.count("ssm.conv_kernel", 0):
+    kernel = keys.count("ssm.conv_kernel", 0)
+    if head_dim := keys.count("kda.head_dim", 0):
+        inner_size = heads * head_dim  # three convolutions: queries, keys and values
+        return RecurrentState(
+            layers=layers,
+            conv_kernel=kernel or _KDA_KERNEL,
+            inner_size=inner_size,
+            state_size=head_dim,
+            group_count=heads,
+        )
+    if kernel:
         return RecurrentState(
             layers=layers,
             conv_kernel=kernel,
@@ -175,18 +215,33 @@ def _recurrent_state(keys: _Keys, embedding_length: int, layers: int) -> Recurre
     return None
 
 
-def _head_dims(keys: _Keys, part: str, layers: int, default: int) -> tuple[int, ...]:
-    """Per layer; where it is not told which layers have a sliding window, the larger of the two."""
+def _caches(keys: _Keys, layers: int) -> int:
+    """How many layers keep a KV cache of their own, as far as the architecture goes."""
+    if keys.architecture in _WITHOUT_CACHE:
+        return 0
+    if keys.architecture == "gemma3n":
+        return _GEMMA3N_CACHES
+    return layers - keys.count("attention.shared_kv_layers", 0)
+
+
+def _named_window(keys: _Keys, layers: int) -> int | None:
+    """The window that the file names, ``None`` where it has no such key."""
+    if f"{keys.architecture}.{WINDOW_KEY}" not in keys.file.metadata:
+        return None
+    return max(keys.per_layer(WINDOW_KEY, layers, 0))
+
+
+def _pattern(keys: _Keys, layers: int) -> tuple[int, ...] | None:
+    value = keys.file.metadata.get(f"{keys.architecture}.{PATTERN_KEY}")
+    if isinstance(value, GgufArray):
+        return keys.per_layer(PATTERN_KEY, layers, 0)
+    return None if value is None else (keys.count(PATTERN_KEY),)
+
+
+def _head_dims(keys: _Keys, part: str, slides: Sequence[bool], default: int) -> tuple[int, ...]:
     full = keys.count(f"attention.{part}_length", default)
     sliding = keys.count(f"attention.{part}_length_swa", full)
-    pattern = keys.file.metadata.get(f"{keys.architecture}.attention.sliding_window_pattern")
-    if (
-        isinstance(pattern, GgufArray)
-        and pattern.length == layers
-        and pattern.element_type != "string"
-    ):
-        return tuple(sliding if slides else full for slides in pattern.values())
-    return (max(full, sliding),) * layers
+    return tuple(sliding if slide else full for slide in slides)
 
 
 def _quantization(file: GgufFile, type_bytes: Counter[str]) -> str | None:
