@@ -89,7 +89,9 @@ class Knob:
     """One thing that a backend lets you set.
 
     ``unreadable`` says why the engine cannot tell the value back, and is ``None`` for a knob whose
-    value :meth:`~velollm_core.backends.contract.Session.effective` reports.
+    value :meth:`~velollm_core.backends.contract.Session.effective` reports. ``own_choice`` is the
+    value that leaves it to the engine, if there is one. ``per_slot``: the value counts for each
+    slot, not for all of them together.
     """
 
     name: str
@@ -103,6 +105,8 @@ class Knob:
     scope: Literal["process", "user", "host"] = "process"
     active_when: Condition | None = None
     unreadable: str | None = None
+    own_choice: Value | None = None
+    per_slot: bool = False
 
     def parse(self, text: str) -> Value:
         """The value that ``text`` means for this knob.

@@ -37,12 +37,13 @@ def _untold(config: Config) -> None:
     del config
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class AdviceContext:
     """Everything a rule may look at. Rules are functions of it alone: no file, no process.
 
     ``current`` holds a value for every knob where the backend knows it. ``footprint`` is the
-    backend's own estimate for a whole configuration, ``None`` where it cannot be told.
+    backend's own estimate for a whole configuration, ``None`` where it cannot be told. Contexts are
+    compared by identity, so that what was worked out for one can be remembered.
     """
 
     hardware: HardwareSpec

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from velollm_core.backends.advice import AdviceContext
     from velollm_core.backends.changes import Change
     from velollm_core.backends.processes import Place
+    from velollm_core.models.memory import Part
     from velollm_core.models.spec import Model
 
 
@@ -246,12 +247,16 @@ class Backend(ABC):
     """An inference engine that VeloLLM can drive: one object per plugin, without state of its own.
 
     ``automatic`` backends may be chosen where the user names none; among those that find something,
-    a running server goes before a binary, and a binary before a wheel.
+    a running server goes before a binary, and a binary before a wheel. Where it is ``"running"``,
+    a server that runs already is chosen so, and what would have to be started only where there is
+    nothing else. ``absence`` is what a user who names the backend is told to do where :meth:`probe`
+    finds nothing.
     """
 
     name: str
     options: tuple[Option, ...] = ()
-    automatic: bool = False
+    automatic: bool | Literal["running"] = False
+    absence: str = ""
 
     @abstractmethod
     def probe(
@@ -302,6 +307,20 @@ class Backend(ABC):
         self, installation: Installation, model: Model, config: Config
     ) -> Footprint | None:
         """Memory that ``config`` will take, or ``None`` where it cannot be told."""
+        del installation, model, config
+        return None
+
+    def own_plan(
+        self, installation: Installation, model: Model, config: Config
+    ) -> Mapping[str, Part] | None:
+        """What the engine's own planner says that ``config`` takes, by its names of devices.
+
+        A program of the engine's may run for some seconds, but loads no model. ``None`` where there
+        is no such planner.
+
+        Raises:
+            Unavailable: there is one, and it does not run.
+        """
         del installation, model, config
         return None
 

@@ -102,9 +102,19 @@ class HttpClient:
             ) from error
 
     def stream(
-        self, path: str, body: Mapping[str, Any], timeout_s: float
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        timeout_s: float,
+        event: tuple[bytes, ...] = _EVENT,
     ) -> Generator[tuple[float, bytes], None, None]:
         """Post ``body`` and yield each line of the answer that is not empty, with its arrival.
+
+        Args:
+            path: where to.
+            body: what is posted.
+            timeout_s: longest silence between two events.
+            event: how a line begins that is one; a field of server-sent events unless told.
 
         Yields:
             ``(milliseconds since the request was sent, line without its end)``. A last line without
@@ -124,7 +134,7 @@ class HttpClient:
                     *lines, pending = pending.split(b"\n")
                     for line in lines:
                         if line and line != b"\r":
-                            if line.startswith(_EVENT) and line[5:].strip():
+                            if line.startswith(event) and line[5:].strip():
                                 heard_ms = at_ms
                             yield at_ms, line.removesuffix(b"\r")
                 elif len(pending) > _MAX_LINE_BYTES:

@@ -11,6 +11,9 @@ from velollm_core.errors import UsageError
 from velollm_llamacpp.flags import FALSE, TRUE, Flag, Flags
 from velollm_llamacpp.knobs import BY_NAME, ENTRIES, Entry
 
+_AUTO = "auto"
+"""The word with which builds that know one say that a choice is theirs."""
+
 
 def settable(flags: Flags, *, gpus: bool) -> tuple[Knob, ...]:
     """The knobs that a build with ``flags`` has, each with the values that it takes.
@@ -55,34 +58,57 @@ def arguments(flags: Flags, config: Mapping[str, Value]) -> tuple[str, ...]:
 
 
 def _spelled(entry: Entry, value: Value, flags: Flags) -> tuple[str, ...]:
-    flag = flags.first(entry.names)
-    if flag is None:
-        return _spelled_older(entry, value)
-    if value == entry.own_choice:
+    if value == entry.own_choice and flags.first(entry.names) is not None:
         # Some builds know no word for it: -t -1 is another choice than no -t.
         return ()
+    said = texts(entry, value, flags)
+    return tuple(word for flag, text in said if text is not None for word in words(flag, text))
+
+
+def texts(entry: Entry, value: Value, flags: Flags) -> tuple[tuple[Flag, str | None], ...]:
+    """What says that a knob has ``value``, in an environment or in a file of llama.cpp.
+
+    Returns:
+        Flags, each with its text, or with ``None`` where it must not be given at all.
+
+    Raises:
+        UsageError: this build has no flag for the knob, or none for its value.
+    """
+    flag = flags.first(entry.names)
+    if flag is None:
+        return _texts_of_older(entry, value, flags)
+    if value == entry.own_choice:
+        return ((flag, _AUTO if flag.default == _AUTO else None),)
     if flag.takes_value:
-        return flag.name, show(value)
+        return ((flag, show(value)),)
     if value in {True, "on"}:
-        return (flag.name,)
+        return ((flag, "1"),)
     if flag.negatives:
-        return (flag.negatives[-1],)
+        return ((flag, "0"),)
     if flag.default in {None, *FALSE}:
-        return ()
+        return ((flag, None),)
     raise UsageError(
         f"this llama-server cannot set {entry.knob.name} to {show(value)}.",
         f"Its {flag.name} can only be turned on.",
     )
 
 
-def _spelled_older(entry: Entry, value: Value) -> tuple[str, ...]:
-    if value in entry.older:
-        return entry.older[value]
-    raise UsageError(
-        f"this llama-server cannot set {entry.knob.name} to {show(value)}: "
-        f"it has no flag {' or '.join(entry.names)}.",
-        "Leave the knob out, or use a newer build.",
-    )
+def _texts_of_older(
+    entry: Entry, value: Value, flags: Flags
+) -> tuple[tuple[Flag, str | None], ...]:
+    if value not in entry.older:
+        raise UsageError(
+            f"this llama-server cannot set {entry.knob.name} to {show(value)}: "
+            f"it has no flag {' or '.join(entry.names)}.",
+            "Leave the knob out, or use a newer build.",
+        )
+    given = entry.older[value]
+    said = {}
+    for word in dict.fromkeys(word for spelled in entry.older.values() for word in spelled):
+        flag = flags.get(word)
+        if flag is not None:
+            said[flag] = None if word not in given else "0" if word in flag.negatives else "1"
+    return tuple(said.items())
 
 
 def fields(config: Mapping[str, Value]) -> dict[str, Value]:

@@ -5,20 +5,37 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velollm_core.backends.contract import Backend, Footprint, Installation, Option, Session
-from velollm_core.config import Config, Knob, Problem, Settings, Value, problems
+from velollm_core.config import (
+    Config,
+    Kept,
+    Knob,
+    Problem,
+    Settings,
+    Suggestion,
+    Value,
+    problems,
+)
 from velollm_core.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
+    from velollm_core.backends.advice import AdviceContext
+    from velollm_core.backends.changes import Change
     from velollm_core.backends.processes import Place
+    from velollm_core.hardware.spec import GpuInfo
+    from velollm_core.models.memory import Part
     from velollm_core.models.spec import Model
     from velollm_llamacpp.engines import Engine
 
 _LOG = logging.getLogger(__name__)
+
+_FRESH_S = 5.0
 
 
 class LlamaCpp(Backend):
@@ -134,16 +151,68 @@ class LlamaCpp(Backend):
     def footprint(
         self, installation: Installation, model: Model, config: Config
     ) -> Footprint | None:
-        """Bytes of main memory; not told where a GPU takes a part that only the engine knows."""
+        """Bytes on each device; not told where the engine's GPUs are not those that are found."""
         if installation.kind == "server" or model.spec is None:
             return None
         engine = _engine(installation)
-        if engine.gpus:
-            return None
-        from velollm_llamacpp.footprint import on_the_host
+        from velollm_llamacpp.footprint import on_gpus, on_the_host
         from velollm_llamacpp.settings import completed
 
-        return on_the_host(model.spec, completed(engine, config))
+        complete = completed(engine, config)
+        if not engine.gpus:
+            return on_the_host(model.spec, complete, engine.cpu_features)
+        cards = _cards()
+        return on_gpus(model.spec, complete, cards) if len(cards) == len(engine.gpus) else None
+
+    def own_plan(
+        self, installation: Installation, model: Model, config: Config
+    ) -> Mapping[str, Part] | None:
+        """By the ``llama-fit-params`` beside a ``llama-server``."""
+        if installation.kind != "binary" or model.path is None:
+            return None
+        from velollm_llamacpp.fit_params import planned
+        from velollm_llamacpp.settings import completed
+
+        engine = _engine(installation)
+        complete = completed(engine, config)
+        return planned(Path(installation.location), engine, model.path, complete)
+
+    def suggest(self, context: AdviceContext) -> Iterable[Suggestion | Kept]:
+        """llama.cpp's own rules; of an attached server the defaults are not known, so none."""
+        if context.installation.kind == "server":
+            return ()
+        from velollm_llamacpp.advice import suggestions
+
+        return suggestions(context)
+
+    def forms(self, installation: Installation) -> tuple[str, ...]:
+        """Those of a build whose flags are known: not of a server that is attached to."""
+        if installation.kind == "server":
+            return ()
+        from velollm_llamacpp.forms import FORMS
+
+        return FORMS
+
+    def render(
+        self, installation: Installation, model: Model, settings: Settings, form: str
+    ) -> str:
+        """As this build spells it; for the wheel, as ``llama-server`` does."""
+        if installation.kind == "server":
+            raise _unknown_build(installation)
+        from velollm_llamacpp.forms import render
+
+        program = installation.location if installation.kind == "binary" else "llama-server"
+        return render(_engine(installation).flags, program, model, settings, form)
+
+    def plan_apply(
+        self, installation: Installation, model: Model, settings: Settings, target: str | None
+    ) -> tuple[Change, ...]:
+        """Into the user's ``config.ini``, or with ``preset=PATH`` into a file of presets."""
+        if installation.kind == "server":
+            raise _unknown_build(installation)
+        from velollm_llamacpp.apply import plan
+
+        return plan(_engine(installation).flags, model, settings.config, target, os.environ)
 
     def launch(
         self, installation: Installation, model: Model, settings: Settings, place: Place
@@ -164,10 +233,32 @@ class LlamaCpp(Backend):
         return attach(installation, model, config)
 
 
+def _cards() -> tuple[GpuInfo, ...]:
+    return _cards_then(int(time.monotonic() / _FRESH_S))
+
+
+@lru_cache(maxsize=1)
+def _cards_then(when: int) -> tuple[GpuInfo, ...]:
+    """Kept for the many configurations that one plan looks at: the vendors' tools are slow."""
+    del when
+    from velollm_core.backends.machine import used_gpus
+    from velollm_core.hardware.detect import detect
+    from velollm_core.hardware.gpu_hooks import velollm_detect_gpus
+
+    return used_gpus(detect(gpus=velollm_detect_gpus))
+
+
 def _engine(installation: Installation) -> Engine:
     from velollm_llamacpp.engines import build_of
 
     return build_of(installation)
+
+
+def _unknown_build(installation: Installation) -> UsageError:
+    return UsageError(
+        f"the server at {installation.location} does not tell which flags its build has.",
+        "Name the program itself: -X server=PATH",
+    )
 
 
 def _binary(path: Path) -> Installation:

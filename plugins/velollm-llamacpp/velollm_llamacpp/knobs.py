@@ -30,18 +30,22 @@ class Entry:
     """A knob and its forms.
 
     ``names`` are the flags that set it, newest first. ``attribute`` is that of the wheel's
-    ``CommonParams``, and ``members`` the members of its enumeration by value. ``own_choice`` is the
-    value with which no flag is given and the engine decides. ``said`` maps words that a help prints
-    as default to values. ``older`` spells values for builds that have none of ``names``.
+    ``CommonParams``, and ``members`` the members of its enumeration by value. ``said`` maps words
+    that a help prints as default to values. ``older`` spells values for builds that have none of
+    ``names``.
     """
 
     knob: Knob
     names: tuple[str, ...]
     attribute: str
     members: Mapping[Value, str] | None = None
-    own_choice: Value | None = None
     said: Mapping[str, Value] = field(factory=dict)
     older: Mapping[Value, tuple[str, ...]] = field(factory=dict)
+
+    @property
+    def own_choice(self) -> Value | None:
+        """The value with which no flag is given and the engine decides."""
+        return self.knob.own_choice
 
 
 _SWITCH = Choices((True, False))
@@ -57,9 +61,7 @@ def _entry(
     attribute: str,
     **more: Any,
 ) -> Entry:
-    forms = {
-        key: more.pop(key) for key in ("members", "own_choice", "said", "older") if key in more
-    }
+    forms = {key: more.pop(key) for key in ("members", "said", "older") if key in more}
     knob = Knob(
         name=name,
         role=role,

@@ -21,7 +21,8 @@ STRAYS = ("LLAMA_", "GGML_", "MTMD_", "HF_", "AIP_")
 """How the names begin of the variables that llama.cpp reads; ``AIP_`` are those of Google Cloud,
 which change the port."""
 
-_OWN_FILES = ("*", "default")
+OWN_SECTIONS = ("*", "default")
+"""The sections of a configuration file that count for a server, in rising precedence."""
 
 
 @frozen
@@ -94,6 +95,21 @@ def configuration_files(
 
 def configuration_file(flags: Flags, path: Path, shown: str) -> Iterator[Found]:
     """What one file sets, in rising precedence; nothing where it is not there."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(shown, error) from error
+    yield from configuration_text(flags, text, shown)
+
+
+def configuration_text(flags: Flags, text: str, shown: str) -> Iterator[Found]:
+    """What the text of one file sets, in rising precedence.
+
+    Raises:
+        UsageError: it cannot be parsed.
+    """
     parser = configparser.ConfigParser(
         delimiters=("=",),
         comment_prefixes=("#", ";"),
@@ -104,25 +120,27 @@ def configuration_file(flags: Flags, path: Path, shown: str) -> Iterator[Found]:
     )
     parser.optionxform = str  # type: ignore[method-assign,assignment]  # keys are case-sensitive
     try:
-        parser.read_string("[default]\n" + path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise UsageError(
-            f"{shown} cannot be read: {_reason(error)}.",
-            "llama-server would not start with it either.",
-        ) from error
-    for section in _OWN_FILES:
+        parser.read_string("[default]\n" + text)
+    except configparser.Error as error:
+        raise _unreadable(shown, error) from error
+    for section in OWN_SECTIONS:
         if not parser.has_section(section):
             continue
         for key in sorted(parser.options(section)):
-            text = parser.get(section, key)
+            value = parser.get(section, key)
             known = flags.by_key(key)
             if known is None:
-                yield Found(key, None, text, shown)
+                yield Found(key, None, value, shown)
             else:
                 flag, negative = known
-                yield Found(key, flag, _inverted(text) if negative else text, shown)
+                yield Found(key, flag, _inverted(value) if negative else value, shown)
+
+
+def _unreadable(shown: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"{shown} cannot be read: {_reason(error)}.",
+        "llama-server would not start with it either.",
+    )
 
 
 def _reason(error: Exception) -> str:

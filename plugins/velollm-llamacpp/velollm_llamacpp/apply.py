@@ -1,0 +1,71 @@
+"""The changes of files that make settings the user's own: llama.cpp's configuration, or presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from velollm_core.backends import quoting
+from velollm_core.backends.changes import Change
+from velollm_core.config import Config
+from velollm_core.errors import UsageError
+from velollm_core.models.spec import Model
+from velollm_llamacpp import forms
+from velollm_llamacpp.flags import Flags
+from velollm_llamacpp.sources import configuration_text, user_file
+
+CONFIG = "config"
+PRESET = "preset="
+
+
+def plan(
+    flags: Flags, model: Model, config: Config, target: str | None, environ: Mapping[str, str]
+) -> tuple[Change, ...]:
+    """The change that sets ``config`` at ``target``: ``config``, which is meant by ``None``, for
+    every server of the user's, or ``preset=PATH`` for one model of a router.
+
+    Raises:
+        UsageError: there is no such target, its file cannot be read, or a value cannot be said
+            there.
+    """
+    if target is None or target == CONFIG:
+        return (_user_configuration(flags, config, environ),)
+    if target.startswith(PRESET) and target != PRESET:
+        path = Path(target.removeprefix(PRESET)).expanduser().absolute()
+        return (_preset(flags, model, config, path),)
+    raise UsageError(
+        f"backend llamacpp cannot write to {target!r}.", f"It takes: {CONFIG}, {PRESET}PATH."
+    )
+
+
+def _user_configuration(flags: Flags, config: Config, environ: Mapping[str, str]) -> Change:
+    found = user_file(environ)
+    if found is None:
+        raise UsageError("there is no home whose llama.cpp/config.ini could be written.")
+    path, shown = found
+    text = _read(path)
+    list(configuration_text(flags, text, shown))  # one that llama.cpp refuses is not touched
+    return Change(
+        path=path,
+        content=forms.with_texts(text, flags, config).encode(),
+        summary="for every llama-server of yours that starts from now on",
+    )
+
+
+def _preset(flags: Flags, model: Model, config: Config, path: Path) -> Change:
+    return Change(
+        path=path,
+        content=forms.with_preset(_read(path), flags, model, config).encode(),
+        summary=f"for {forms.section_of(model)} behind a router",
+        then=(f"llama-server --models-preset {quoting.sh(str(path))}",),
+    )
+
+
+def _read(path: Path) -> str:
+    """What the file holds, its line ends as they are; nothing where it is not there."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
