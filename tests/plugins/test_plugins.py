@@ -43,7 +43,8 @@ def raises(error: BaseException):
 def test_the_core_registers_itself_as_a_plugin_would():
     plugins = load({})
     names = {entry.name for entry in plugins.listing() if entry.distribution == "velollm"}
-    assert names == {"core-doctor", "core-gpus", "core-models", "core-workloads"}
+    parts = ("doctor", "gpus", "models", "optimize", "workloads")
+    assert names == {f"core-{part}" for part in parts}
     assert plugins.broken == ()
 
 
