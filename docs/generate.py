@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+from attrs import evolve
 
 from velollm_core import errors, hookspecs
 from velollm_core.cli.app import COMMANDS, cli
+from velollm_core.config import Knob, Role
 
 REFERENCE = Path(__file__).parent / "reference"
 
 ENVIRONMENT = {
     "VELOLLM_CACHE_DIR": "Folder of fetched models, instead of the platform's cache folder.",
     "VELOLLM_CONFIG_DIR": "Folder of `config.toml`, instead of the platform's own.",
-    "VELOLLM_DATA_DIR": "Folder of the journal, instead of the platform's data folder.",
+    "VELOLLM_DATA_DIR": "Folder of the journal and of what `undo` takes back, instead of the "
+    "platform's data folder.",
     "VELOLLM_DISABLE_PLUGINS": "Names of plugins, separated by commas, that are not loaded.",
     "VELOLLM_PLUGINS": "Names of plugins, separated by commas: only these, beside the core's own.",
     "VELOLLM_TRACEBACK": "Any value: an unexpected error shows where it arose.",
@@ -35,6 +38,14 @@ these with `velollm_core.hookimpl`, and may take fewer arguments than a hook off
 
 VARIABLES = """Each option of the command line can be given as a variable; the command line goes
 first, then the variable, then `config.toml`. These belong to no option:"""
+
+INDEX = """A knob is one thing that an engine lets you set. `velollm optimize` proposes values,
+`velollm bench --set` and `--ab` try one. Rules and tuners go by what a knob is for, so that they
+serve engines that they have never seen. What each knob takes, and whether an engine tells it back:
+{pages}."""
+
+READ_BACK = """`velollm bench --set KNOB=VALUE` changes one for a run. Read back is what a server
+tells that VeloLLM has started."""
 
 ARGUMENT = re.compile(r"^\s*(\w+): (.+)$")
 
@@ -98,26 +109,65 @@ def command_line() -> str:
     return join(parts)
 
 
-def knobs(module: str, title: str) -> Callable[[], str]:
+def knob_index() -> str:
+    """What each kind of knob is called by each backend."""
+    tables = [table() for _, table in BACKENDS.values()]
+    rows = [f"| what for | {' | '.join(title for title, _ in BACKENDS.values())} |"]
+    rows.append("|---" * (len(BACKENDS) + 1) + "|")
+    for role in Role:
+        named = [
+            ", ".join(f"`{knob.name}`" for knob in table if knob.role is role) for table in tables
+        ]
+        if any(named):
+            rows.append(f"| {role.replace('_', ' ')} | {' | '.join(named)} |")
+    pages = (f"[{title}](knobs-{name}.md)" for name, (title, _) in BACKENDS.items())
+    return join(["# Knobs", INDEX.format(pages=", ".join(pages)), "\n".join(rows)])
+
+
+def knob_page(title: str, table: Callable[[], tuple[Knob, ...]]) -> Callable[[], str]:
     """The knobs of a backend: what can be set, and what cannot be read back, with the reason."""
 
     def page() -> str:
-        table = importlib.import_module(module)
         rows = ["| knob | takes | numerics | change | what it does | read back |", "|---" * 6 + "|"]
-        for knob in table.KNOBS:
+        for knob in table():
             takes = f"{knob.domain} {knob.unit or ''}".strip().replace("|", "\\|")
             back = f"no: {knob.unreadable}" if knob.unreadable else "yes"
             cells = (f"`{knob.name}`", takes, knob.numerics, knob.change, knob.summary, back)
             rows.append(f"| {' | '.join(cells)} |")
         return join(
             [
-                f"# {title}",
-                "`velollm bench --set KNOB=VALUE` changes one for a run.",
+                f"# Knobs of {title}",
+                READ_BACK,
                 "\n".join(rows),
             ]
         )
 
     return page
+
+
+def llamacpp_knobs() -> tuple[Knob, ...]:
+    """All that VeloLLM knows, whatever a build lacks."""
+    from velollm_llamacpp.knobs import KNOBS
+
+    return KNOBS
+
+
+def ollama_knobs() -> tuple[Knob, ...]:
+    """The experimental group included; read back as from a server that VeloLLM starts."""
+    from velollm_ollama.knobs import ENTRIES, EXPERIMENTAL
+    from velollm_ollama.readback import unreadable
+
+    return tuple(
+        evolve(entry.knob, unreadable=unreadable(entry.knob.name, seen=True, private=True))
+        for entry in (*ENTRIES, *EXPERIMENTAL)
+    )
+
+
+def openai_knobs() -> tuple[Knob, ...]:
+    """What a request can carry."""
+    from velollm_openai.knobs import KNOBS
+
+    return KNOBS
 
 
 def checks() -> str:
@@ -187,8 +237,19 @@ def join(parts: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-DIAGNOSES = {"core-doctor": "velollm_core.doctor.hooks", "llamacpp": "velollm_llamacpp.plugin"}
+DIAGNOSES = {
+    "core-doctor": "velollm_core.doctor.hooks",
+    "llamacpp": "velollm_llamacpp.plugin",
+    "ollama": "velollm_ollama.plugin",
+}
 """Modules whose checks are listed, by the name of their plugin."""
+
+BACKENDS = {
+    "llamacpp": ("llama.cpp", llamacpp_knobs),
+    "ollama": ("Ollama", ollama_knobs),
+    "openai": ("OpenAI-compatible servers", openai_knobs),
+}
+"""What each backend is called, and its knobs."""
 
 PAGES = {
     "doctor.md": checks,
@@ -196,8 +257,8 @@ PAGES = {
     "errors.md": error_classes,
     "environment.md": environment,
     "command-line.md": command_line,
-    "knobs-llamacpp.md": knobs("velollm_llamacpp.knobs", "Knobs of llama.cpp"),
-    "knobs-openai.md": knobs("velollm_openai.knobs", "Knobs of OpenAI-compatible servers"),
+    "knobs.md": knob_index,
+    **{f"knobs-{name}.md": knob_page(*place) for name, place in BACKENDS.items()},
 }
 
 

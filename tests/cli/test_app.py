@@ -21,7 +21,8 @@ def test_help_lists_the_commands_and_shows_an_example(velollm):
 
 @pytest.mark.parametrize(
     "words",
-    [["bench"], ["benchmark"], ["detect"], ["models"], ["models", "show"], ["plugins"], ["results"],
+    [["bench"], ["benchmark"], ["detect"], ["models"], ["models", "show"], ["models", "fit"],
+     ["optimize"], ["undo"], ["plugins"], ["results"],
      ["results", "show"], ["results", "export"], ["results", "remove"], ["results", "list"]],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(velollm, words):

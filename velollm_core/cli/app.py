@@ -25,9 +25,11 @@ COMMANDS = {
     "compare": "Say what two configurations, or two results, differ by.",
     "detect": "Show what this machine offers for inference.",
     "doctor": "Say what holds this machine back, and what to do.",
-    "models": "Show what a model file says about itself.",
+    "models": "Show what a model file says about itself, and where it fits.",
+    "optimize": "Propose settings for this machine and model, and apply them.",
     "plugins": "List plugins, their hooks, and what is broken.",
     "results": "List, show, export and remove what was measured.",
+    "undo": "Take back what was applied last.",
 }
 """Each command's module in this package, and its line in ``--help``, which imports none of them."""
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from velollm_core.cli.measuring import question_options, run_options, work_options
 from velollm_core.cli.options import global_options, option
-from velollm_core.cli.parameters import Concurrency, Percent, Seconds
+from velollm_core.cli.parameters import Percent, Seconds
 from velollm_core.cli.printing import check_target, format_option
 from velollm_core.cli.state import State
 from velollm_core.errors import UsageError
-from velollm_core.experiment.measures import METRICS
 from velollm_core.statistics import MARGIN
 
 
@@ -20,48 +20,9 @@ from velollm_core.statistics import MARGIN
     name="bench",
     epilog="Example: velollm --backend llamacpp bench --workload short,code -o before.json",
 )
-@option(
-    "--workload",
-    multiple=True,
-    metavar="NAME",
-    help="short, medium, code, rewrite, summarize, chat, or a plugin's; may be repeated or hold "
-    "commas.  [default: short, medium, code]",
-)
-@option(
-    "--prompts",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Your own prompts instead: one a line, or JSONL.",
-)
-@option(
-    "--launches",
-    type=click.IntRange(1, 1000),
-    help="Fresh starts of the server, of each arm with --ab; intervals are over these.  "
-    "[default: 3, with --ab 12]",
-)
-@option(
-    "--requests",
-    type=click.IntRange(1, 100_000),
-    default=4,
-    help="Requests a workload, at each concurrency and launch.",
-)
-@option("--concurrency", type=Concurrency(), default="1", help="Clients at once.")
-@option(
-    "--max-tokens",
-    type=click.IntRange(1, 1_000_000),
-    help="Longest answer, instead of the workload's own.",
-)
-@option(
-    "--warmup",
-    type=click.IntRange(0, 1000),
-    default=1,
-    help="Requests before the measured ones, recorded but not counted.",
-)
-@option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    help="Decides prompts, sampling and order.",
+@work_options(
+    launches="of each arm with --ab; intervals are over these.  [default: 3, with --ab 12]",
+    concurrency="1",
 )
 @option(
     "--duration",
@@ -86,17 +47,7 @@ from velollm_core.statistics import MARGIN
     help="Measure what this change brings: both configurations, block by block. 'same' changes "
     "nothing and shows the noise; 'current' holds your settings against --baseline.",
 )
-@option(
-    "--metric",
-    type=click.Choice(METRICS),
-    help="What --ab decides by.  [default: output_tok_s]",
-)
-@option(
-    "--margin",
-    type=Percent(),
-    metavar="PERCENT",
-    help=f"With --ab: a difference that does not matter to you.  [default: {MARGIN:.0%}]",
-)
+@question_options("--ab")
 @option(
     "--fail-if-slower",
     type=Percent(),
@@ -119,30 +70,7 @@ from velollm_core.statistics import MARGIN
 )
 @format_option
 @option("--keep-text", is_flag=True, help="Keep the answers in the result.")
-@option(
-    "--resume",
-    metavar="RUN",
-    help="Go on with a run that was stopped; its finished launches are kept.",
-)
-@option(
-    "--force",
-    is_flag=True,
-    help="Measure although something else is at work on this machine.",
-)
-@option(
-    "--launch-timeout",
-    type=Seconds(1, 86400),
-    default=180.0,
-    metavar="SECONDS",
-    help="Longest wait for the server to be ready.",
-)
-@option(
-    "--request-timeout",
-    type=Seconds(0.1, 86400),
-    default=120.0,
-    metavar="SECONDS",
-    help="Longest silence of the server in a request.",
-)
+@run_options
 @global_options
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LIMITS = ("VELOLLM_PLUGINS", "VELOLLM_DISABLE_PLUGINS")
 _INSTALL = "Install one: pip install velollm-llamacpp"
 _KIND_ORDER = {"server": 0, "binary": 1, "wheel": 2}
+_LAST = len(_KIND_ORDER)
 
 
 @frozen
@@ -39,30 +40,52 @@ def choose(state: State) -> Chosen:
         UsageError: there is no such backend, or it does not know an option.
         Unavailable: nothing that can be used was found.
     """
-    backend, installation = _installation(state)
-    loaded = backend.models(installation)
-    if state.model is not None:
-        known = [model for model in loaded if state.model in {model.served_name, model.reference}]
-        if known:
-            model = known[0]
-        elif installation.kind == "server":
-            model = _loaded_as(state, state.model, loaded, installation)
-        else:
-            model = resolve_model(state, state.model)
-    else:
-        model = loaded[0] if loaded else resolve_model(state, "demo")
+    backend, installation, model, others = _usable(state)
     version = f" {installation.version}" if installation.version else ""
     state.output.remark(
         f"{backend.name}{version} ({installation.kind}: {installation.location}), "
         f"model {model.served_name or model.reference}"
     )
-    if state.model is None and len(loaded) > 1:
-        others = ", ".join(entry.served_name or entry.reference for entry in loaded[1:])
-        state.output.remark(f"it serves others too, which --model names: {others}")
+    if state.model is None and others:
+        names = ", ".join(entry.served_name or entry.reference for entry in others)
+        state.output.remark(f"it serves others too, which --model names: {names}")
     return Chosen(backend, installation, model)
 
 
-def _installation(state: State) -> tuple[Backend, Installation]:
+def _usable(state: State) -> tuple[Backend, Installation, Model, tuple[Model, ...]]:
+    """The best engine that can run the model, the model, and what else it has loaded.
+
+    Raises:
+        UsageError: none that was found can run it; the best one says why.
+    """
+    found = _installations(state)
+    refusals = []
+    for backend, installation in found:
+        loaded = backend.models(installation)
+        try:
+            return backend, installation, _model(state, installation, loaded), loaded[1:]
+        except UsageError as error:
+            if installation.kind != "server":
+                raise
+            refusals.append(error)
+            if len(found) > len(refusals):
+                state.output.remark(f"passed over: {error.message}")
+    raise refusals[0]
+
+
+def _model(state: State, installation: Installation, loaded: tuple[Model, ...]) -> Model:
+    if state.model is None:
+        return loaded[0] if loaded else resolve_model(state, "demo")
+    known = [model for model in loaded if state.model in {model.served_name, model.reference}]
+    if known:
+        return known[0]
+    if installation.kind == "server":
+        return _loaded_as(state, state.model, loaded, installation)
+    return resolve_model(state, state.model)
+
+
+def _installations(state: State) -> list[tuple[Backend, Installation]]:
+    """What to try, best first; where the user names a backend, its first alone."""
     asked = backends(state)
     if state.backend is not None:
         (backend,) = asked
@@ -70,9 +93,9 @@ def _installation(state: State) -> tuple[Backend, Installation]:
         if not found:
             raise Unavailable(
                 f"backend {backend.name} found no engine.",
-                f"Its options: {_options(backend) or 'none'}.",
+                backend.absence or f"Its options: {_options(backend) or 'none'}.",
             )
-        return backend, found[0]
+        return [(backend, found[0])]
     candidates = []
     for backend in asked:
         try:
@@ -88,7 +111,14 @@ def _installation(state: State) -> tuple[Backend, Installation]:
         limits = [name for name in _LIMITS if state.environ.get(name)]
         hint = f"{' and '.join(limits)} limits what is loaded." if limits else _INSTALL
         raise Unavailable("no inference engine was found.", hint)
-    return min(candidates, key=lambda pair: _KIND_ORDER[pair[1].kind])
+    return sorted(candidates, key=_rank)
+
+
+def _rank(candidate: tuple[Backend, Installation]) -> int:
+    backend, installation = candidate
+    if backend.automatic == "running" and installation.kind != "server":
+        return _LAST
+    return _KIND_ORDER[installation.kind]
 
 
 def backends(state: State) -> tuple[Backend, ...]:

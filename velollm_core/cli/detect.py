@@ -9,7 +9,7 @@ from velollm_core.cli.state import State
 
 
 @click.command(name="detect", epilog="Example: velollm detect --json")
-@option("--measure", is_flag=True, help="Measure the memory bandwidth as well.")
+@option("--measure", is_flag=True, help="Measure how fast memory and processor are as well.")
 @global_options
 @click.pass_obj
 def command(state: State, measure: bool) -> None:

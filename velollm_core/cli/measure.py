@@ -16,7 +16,7 @@ from velollm_core.experiment.conditions import spoilers
 from velollm_core.experiment.measures import measured
 from velollm_core.experiment.monitor import SystemMonitor
 from velollm_core.experiment.runner import Progress, Surroundings
-from velollm_core.experiment.spec import Arm, Experiment
+from velollm_core.experiment.spec import Arm, Experiment, Failure
 from velollm_core.hardware.detect import available_bytes, detect, fingerprint
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.report.terminal import one_line
@@ -119,19 +119,35 @@ def report(
 
 
 def _judge(outcome: Outcome, limit: float | None) -> None:
+    refuse_unmeasured(outcome)
+    judge(outcome.result.comparisons, limit)
+    failures = _failures(outcome)
+    if failures:
+        raise Unsettled(
+            f"{len(failures)} of {len(outcome.result.trials)} launches failed: "
+            f"{failures[0].message}"
+        )
+
+
+def refuse_unmeasured(outcome: Outcome) -> None:
+    """Make sure that a run came to its end and measured something.
+
+    Raises:
+        Interrupted: the user stopped it.
+        Unavailable: every launch failed.
+    """
     result = outcome.result
-    failures = [trial.failure for trial in result.trials if trial.failure is not None]
     if outcome.interrupted:
         kept = sum(len(measured(phase)) for trial in result.trials for phase in trial.phases)
         raise Interrupted(
             f"stopped; what was measured until then is kept, {kept} requests.",
             f"Go on with the same options and --resume {result.run}",
         )
-    failures = [failure for failure in failures if failure.kind is not FailureKind.INTERRUPTED]
+    failures = _failures(outcome)
     if failures and len(failures) == len(result.trials):
         raise Unavailable(f"nothing could be measured: {failures[0].message}")
-    judge(result.comparisons, limit)
-    if failures:
-        raise Unsettled(
-            f"{len(failures)} of {len(result.trials)} launches failed: {failures[0].message}"
-        )
+
+
+def _failures(outcome: Outcome) -> list[Failure]:
+    failures = [trial.failure for trial in outcome.result.trials if trial.failure is not None]
+    return [failure for failure in failures if failure.kind is not FailureKind.INTERRUPTED]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from velollm_core.cli.fit import fit
 from velollm_core.cli.options import global_options
 from velollm_core.cli.state import State
 
@@ -11,7 +12,7 @@ from velollm_core.cli.state import State
 @click.group(name="models", epilog="Example: velollm models show demo")
 @global_options
 def command() -> None:
-    """Show what a model file says about itself."""
+    """Show what a model file says about itself, and where it fits."""
 
 
 @command.command(name="show", epilog="Example: velollm models show ~/models/qwen.gguf --json")
@@ -30,3 +31,6 @@ def show(state: State, reference: str) -> None:
         state.output.document({"schema": "velollm.model/1", **to_plain(model)})
         return
     state.output.rows(describe(model))
+
+
+command.add_command(fit)

@@ -1,4 +1,4 @@
-"""What the options of ``bench`` ask for, as an experiment."""
+"""What the options of a command that measures ask for, as an experiment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, inact
 from velollm_core.errors import UsageError
 from velollm_core.experiment.measures import METRICS
 from velollm_core.experiment.spec import Arm, Experiment, Phase, Question, Workload
+from velollm_core.optimize.spec import ORIGIN
 from velollm_core.statistics import LEAST_PAIRS, MARGIN
 
 if TYPE_CHECKING:
@@ -28,44 +29,71 @@ _CURRENT = "current"
 
 
 def plan(state: State, chosen: Chosen, options: Mapping[str, Any]) -> Experiment:
-    """The experiment that ``options`` describe: one arm, or two with ``--ab``.
+    """The experiment that the options of ``bench`` describe: one arm, or two with ``--ab``.
 
     Raises:
         UsageError: options that contradict each other, or that this engine does not have.
     """
-    attached = chosen.installation.kind == "server"
-    paired = options["ab"] is not None
-    blocks = options["launches"] or (PAIRS if paired else LAUNCHES)
-    if paired and options["duration"] is not None:
-        raise UsageError(
-            "--duration would send the faster arm more and other prompts.",
-            "With --ab say how many: --requests N",
-        )
-    if paired and blocks < LEAST_PAIRS:
-        state.output.warn(f"fewer than {LEAST_PAIRS} pairs (--launches) get no verdict.")
-    if attached and not paired:
+    if options["ab"] is not None:
+        if options["duration"] is not None:
+            raise UsageError(
+                "--duration would send the faster arm more and other prompts.",
+                "With --ab say how many: --requests N",
+            )
+        return _duel(state, _arms(state, chosen, options), options)
+    blocks = options["launches"] or LAUNCHES
+    if chosen.installation.kind == "server":
         blocks = 1
         state.output.remark("a server that runs already is one launch: there is no interval.")
-    arms = _arms(state, chosen, options)
+    return _experiment(state, _arms(state, chosen, options), blocks, options)
+
+
+def duel(state: State, chosen: Chosen, proposed: Config, options: Mapping[str, Any]) -> Experiment:
+    """The user's own settings against the same with ``proposed`` laid over them.
+
+    Args:
+        state: where to say what is left out.
+        chosen: the engine and the model.
+        proposed: the knobs that change.
+        options: those that :mod:`velollm_core.cli.measuring` adds to a command.
+
+    Raises:
+        UsageError: a knob cannot be changed on the server that is attached to.
+    """
+    current = chosen.backend.current(chosen.installation, chosen.model, state.environ)
+    _tell_left_out(state, current)
+    other = _over(current, proposed, ORIGIN)
+    if chosen.installation.kind == "server":
+        current, other = _live(chosen, current, other, ORIGIN)
+    return _duel(state, (_arm(chosen, _CURRENT, current), _arm(chosen, "proposed", other)), options)
+
+
+def _duel(state: State, arms: tuple[Arm, ...], options: Mapping[str, Any]) -> Experiment:
+    """Two arms, the first of which is what the other is held against."""
+    pairs = options["launches"] or PAIRS
+    if pairs < LEAST_PAIRS:
+        state.output.warn(f"fewer than {LEAST_PAIRS} pairs (--launches) get no verdict.")
+    question = Question(
+        baseline=arms[0].name,
+        metric=options["metric"] or next(iter(METRICS)),
+        margin=options["margin"] or MARGIN,
+    )
+    return evolve(_experiment(state, arms, pairs, options), question=question)
+
+
+def _experiment(
+    state: State, arms: tuple[Arm, ...], blocks: int, options: Mapping[str, Any]
+) -> Experiment:
     return Experiment(
         arms=arms,
         phases=_phases(state, options),
         blocks=blocks,
         seed=options["seed"],
-        unit="block" if attached else "launch",
-        question=_question(arms[0], options) if paired else None,
-        keep_text=options["keep_text"],
+        unit="block" if arms[0].mode == "attach" else "launch",
+        keep_text=options.get("keep_text", False),
         force=options["force"],
         launch_timeout_s=options["launch_timeout"],
         request_timeout_s=options["request_timeout"],
-    )
-
-
-def _question(baseline: Arm, options: Mapping[str, Any]) -> Question:
-    return Question(
-        baseline=baseline.name,
-        metric=options["metric"] or next(iter(METRICS)),
-        margin=options["margin"] or MARGIN,
     )
 
 
@@ -73,13 +101,13 @@ def _arms(state: State, chosen: Chosen, options: Mapping[str, Any]) -> tuple[Arm
     attached = chosen.installation.kind == "server"
     current = chosen.backend.current(chosen.installation, chosen.model, state.environ)
     settings = _settings(state, chosen, current, options)
-    name = "defaults" if options["baseline"] else "current"
+    name = "defaults" if options["baseline"] else _CURRENT
     if options["ab"] is None:
         return (_arm(chosen, name, _only(settings, {_SET}) if attached else settings),)
     second, other = _second(chosen, current, settings, options)
     _warn_of_idle(state, chosen, other)
     if attached:
-        settings, other = _live(chosen, settings, other)
+        settings, other = _live(chosen, settings, other, _AB)
     if evolve(settings, origins={}, left_out=()) == evolve(other, origins={}, left_out=()):
         state.output.remark(
             "both arms are the same: this run shows the noise of this machine (A/A)."
@@ -117,9 +145,13 @@ def _settings(
             if origin != ENGINE_DEFAULT
         )
         settings = evolve(settings, left_out=settings.left_out + removed + current.left_out)
+    _tell_left_out(state, settings)
+    return _over(settings, parse_sets(options["set"], chosen, _SET), _SET)
+
+
+def _tell_left_out(state: State, settings: Settings) -> None:
     for entry in settings.left_out:
         state.output.remark(f"not passed on: {entry.name} ({entry.origin}): {entry.reason}")
-    return _over(settings, parse_sets(options["set"], chosen, _SET), _SET)
 
 
 def _over(settings: Settings, changed: Config, origin: str) -> Settings:
@@ -171,14 +203,17 @@ def _only(settings: Settings, origins: set[str]) -> Settings:
     return evolve(settings, config=Config({k: v for k, v in settings.config.items() if k in own}))
 
 
-def _live(chosen: Chosen, settings: Settings, other: Settings) -> tuple[Settings, Settings]:
-    """Both settings for one running server, each with a value for every knob that differs.
+def _live(
+    chosen: Chosen, settings: Settings, other: Settings, changed: str
+) -> tuple[Settings, Settings]:
+    """Both settings for one running server, each with a value for every knob that differs:
+    those of ``other`` whose origin is ``changed``.
 
     Raises:
         UsageError: a knob cannot be changed there, or its present value is not known.
     """
     knobs = chosen.backend.knobs(chosen.installation, chosen.model)
-    moved = [name for name, origin in other.origins.items() if origin == _AB]
+    moved = [name for name, origin in other.origins.items() if origin == changed]
     fixed = [knob.name for knob in knobs if knob.change == "restart" and knob.name in moved]
     if fixed:
         raise UsageError(
@@ -193,7 +228,7 @@ def _live(chosen: Chosen, settings: Settings, other: Settings) -> tuple[Settings
         )
     before = _only(settings, {_SET})
     now = {name: settings.config[name] for name in moved}
-    return evolve(before, config=before.config | now), _only(other, {_AB, _SET})
+    return evolve(before, config=before.config | now), _only(other, {changed, _SET})
 
 
 def _phases(state: State, options: Mapping[str, Any]) -> tuple[Phase, ...]:
@@ -204,10 +239,10 @@ def _phases(state: State, options: Mapping[str, Any]) -> tuple[Phase, ...]:
             concurrency=concurrency,
             warmup=options["warmup"],
             max_tokens=options["max_tokens"],
-            duration_s=options["duration"],
+            duration_s=options.get("duration"),
         )
         for workload in _workloads(state, options)
-        for concurrency in options["concurrency"]
+        for concurrency in options["concurrency"] or (1,)
     )
 
 

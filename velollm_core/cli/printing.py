@@ -28,8 +28,14 @@ format_option = option(
 )
 
 
-def check_target(target: Path | None) -> None:
+def check_target(
+    target: Path | None, instead: str = "To print the document use --format json."
+) -> None:
     """A result that cannot be written is to be known before an hour of measuring, not after.
+
+    Args:
+        target: the file.
+        instead: what prints it.
 
     Raises:
         UsageError: ``target`` is standard output, or in no folder.
@@ -37,7 +43,7 @@ def check_target(target: Path | None) -> None:
     if target is None:
         return
     if str(target) == "-":
-        raise UsageError("-o takes a file.", "To print the document use --format json.")
+        raise UsageError("-o takes a file.", instead)
     if not target.parent.is_dir():
         raise UsageError(
             f"-o {target}: there is no folder {target.parent}.", "Make it, or name another."

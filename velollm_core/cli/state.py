@@ -49,6 +49,11 @@ class State:
 
         return Journal(self.folder("data") / "journal.sqlite3")
 
+    @property
+    def undo_folder(self) -> Path:
+        """Where the records of what was applied are, in the data folder."""
+        return self.folder("data") / "undo"
+
     def folder(self, kind: str) -> Path:
         """VeloLLM's own ``data``, ``cache`` or ``config`` folder; ``VELOLLM_DATA_DIR`` and so on
         name another.

@@ -24,11 +24,41 @@ def judge(comparisons: Sequence[Comparison], limit: float | None) -> None:
         answers = [(row, slower_than(row, limit)) for row in comparisons]
         slower = [row for row, answer in answers if answer]
         if slower:
-            raise VeloError(f"slower by more than {limit * 100:g} %: {_rows(slower)}.")
+            raise VeloError(f"slower by more than {limit * 100:g} %: {in_short(slower)}.")
         open_rows = [row for row, answer in answers if answer is None]
     if open_rows:
         reasons = "; ".join(dict.fromkeys(row.why for row in open_rows))
-        raise Unsettled(f"inconclusive: {_rows(open_rows)}: {reasons}", _hint(open_rows))
+        raise Unsettled(f"inconclusive: {in_short(open_rows)}: {reasons}", _hint(open_rows))
+
+
+def is_slower(comparisons: Sequence[Comparison]) -> bool | None:
+    """Whether something is slower; ``False`` only where every interval rules out that it is by more
+    than the margin, ``None`` where that stays open.
+    """
+    if any(row.verdict is Verdict.SLOWER for row in comparisons):
+        return True
+    return False if all(slower_than(row, row.margin) is False for row in comparisons) else None
+
+
+def keep(comparisons: Sequence[Comparison]) -> None:
+    """Nothing where a proposal is not slower.
+
+    Raises:
+        VeloError: it is slower.
+        Unsettled: that stays open.
+    """
+    answer = is_slower(comparisons)
+    if answer:
+        worse = [row for row in comparisons if row.verdict is Verdict.SLOWER]
+        raise VeloError(f"slower: {in_short(worse)}.", "Keep what you have; nothing was changed.")
+    if answer is None:
+        unsure = [row for row in comparisons if slower_than(row, row.margin) is not False]
+        reasons = "; ".join(dict.fromkeys(row.why for row in unsure))
+        raise Unsettled(
+            "whether the proposal is slower stays open, so nothing was changed: "
+            f"{in_short(unsure)}: {reasons}",
+            _hint(unsure),
+        )
 
 
 def check_limit(limit: float | None, margin: float) -> None:
@@ -44,7 +74,8 @@ def check_limit(limit: float | None, margin: float) -> None:
         )
 
 
-def _rows(rows: Sequence[Comparison]) -> str:
+def in_short(rows: Sequence[Comparison]) -> str:
+    """``short x1 1.031 [0.990, 1.073]`` for each."""
     return ", ".join(f"{row.workload} x{row.concurrency} {ratio_text(row)}" for row in rows)
 
 

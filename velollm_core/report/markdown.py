@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from velollm_core.experiment.apart import ApartResult
 from velollm_core.experiment.notes import notes
@@ -14,8 +14,8 @@ from velollm_core.report.comparisons import (
     comparison_lines,
     comparison_table,
 )
+from velollm_core.report.markup import bullets, escape
 from velollm_core.report.tables import Table, tables
-from velollm_core.report.visible import visible
 from velollm_core.report.wording import header, legend, note_lines
 
 
@@ -23,7 +23,7 @@ def to_markdown(result: BenchmarkResult) -> str:
     """Header, tables and notes of ``result``."""
     rows = summarize(result)
     blocks = [
-        _list(header(result)),
+        bullets(header(result)),
         *_comparisons(result.comparisons),
         *("\n".join(_table(table)) for table in tables(rows)),
         *((legend(rows),) if rows else ()),
@@ -35,7 +35,7 @@ def to_markdown(result: BenchmarkResult) -> str:
 def comparison_to_markdown(result: BenchmarkResult) -> str:
     """What ``result`` answers to its question, without the figures of each arm."""
     blocks = [
-        _list(header(result)),
+        bullets(header(result)),
         *_comparisons(result.comparisons),
         *_notes(result, summarize(result)),
     ]
@@ -45,28 +45,24 @@ def comparison_to_markdown(result: BenchmarkResult) -> str:
 def apart_to_markdown(answer: ApartResult) -> str:
     """Two results recorded apart."""
     table = "\n".join(_table(apart_table(answer.rows)))
-    return f"{table}\n\n{_list(apart_lines(answer))}\n"
+    return f"{table}\n\n{bullets(apart_lines(answer))}\n"
 
 
 def _notes(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> tuple[str, ...]:
     remarks = note_lines(result, rows, notes(result, rows))
     if not remarks:
         return ()
-    return ("\n".join(["**Notes**", "", *(f"- {_escape(line)}" for line in remarks)]),)
+    return ("\n".join(["**Notes**", "", *(f"- {escape(line)}" for line in remarks)]),)
 
 
 def _comparisons(rows: Sequence[Comparison]) -> tuple[str, ...]:
     if not rows:
         return ()
-    return "\n".join(_table(comparison_table(rows))), _list(comparison_lines(rows))
-
-
-def _list(pairs: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"- **{_escape(label)}**: {_escape(text)}" for label, text in pairs)
+    return "\n".join(_table(comparison_table(rows))), bullets(comparison_lines(rows))
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"**{_escape(table.title)}**"
+    yield f"**{escape(table.title)}**"
     yield ""
     yield _line([heading.strip() for heading in table.headings])
     # A label with text stands to the left, a figure to the right.
@@ -76,12 +72,4 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_escape, cells))} |"
-
-
-def _escape(text: str) -> str:
-    """``text`` on one line, with nothing in it that Markdown would take for markup."""
-    text = visible(text).replace("\n", " ")
-    for character in "\\|<*`":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("](", "]\\(")
+    return f"| {' | '.join(map(escape, cells))} |"

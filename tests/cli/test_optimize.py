@@ -1,0 +1,483 @@
+"""``velollm optimize`` on an engine that is planted: what it says, writes and measures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+from attrs import define, evolve, field, frozen
+
+from velollm_core import hookimpl
+from velollm_core.backends import quoting
+from velollm_core.backends.changes import Change, undo
+from velollm_core.backends.contract import Installation
+from velollm_core.cli.optimize import command
+from velollm_core.cli.state import State
+from velollm_core.config import Config, Kept, LeftOut, Settings, Suggestion
+from velollm_core.documents import loads
+from velollm_core.errors import UsageError, VeloError
+from velollm_core.experiment import workload_hooks
+from velollm_core.models.spec import LayerShape, Model, ModelSpec
+from velollm_core.optimize.outcome import Outcome
+from velollm_core.optimize.spec import KIND, MAJOR
+from velollm_core.plugins import Plugins
+from velollm_core.testing.fakes import FakeBackend, Script
+
+PLACES = {"server": "http://127.0.0.1:1", "binary": "/opt/fake"}
+FOUR = Suggestion(
+    assignments=Config({"threads": 4}),
+    reason="There are four cores.",
+    effect="Every thread has a core.",
+    source="the fake's manual",
+)
+VERIFY = (
+    *("--verify", "--force", "--launches", "6", "--workload", "short"),
+    *("--requests", "1", "--max-tokens", "4", "--warmup", "0"),
+)
+
+
+@define
+class Tunable(FakeBackend):
+    """Reads ``threads = N`` from a file, unless its environment says otherwise."""
+
+    file: Path = Path()
+    kinds: tuple[str, ...] = ("binary",)
+    offered: tuple = (FOUR, Kept(knobs=("cache",), reason="It is cheap."))
+    needs_root: bool = False
+    then: tuple[str, ...] = ()
+    left_out: tuple = ()
+    spec: ModelSpec | None = None
+    measured: list = field(factory=list)
+
+    def probe(self, options, environ):
+        return tuple(
+            Installation(backend=self.name, kind=kind, location=PLACES[kind], version="1")
+            for kind in self.kinds
+        )
+
+    def models(self, installation):
+        return (Model(reference="fake-model", fingerprint="0f", spec=self.spec),)
+
+    def current(self, installation, model, environ):
+        origin, threads = "engine default", 8
+        if self.file.exists():
+            origin, threads = str(self.file), int(self.file.read_bytes().rpartition(b"=")[2])
+        if "FAKE_THREADS" in environ:
+            origin, threads = "environment FAKE_THREADS", int(environ["FAKE_THREADS"])
+        return Settings(
+            config=Config({"threads": threads, "cache": True}),
+            origins={"threads": origin},
+            left_out=self.left_out,
+        )
+
+    def suggest(self, context):
+        return self.offered
+
+    def forms(self, installation):
+        return ("sh",)
+
+    def render(self, installation, model, settings, form):
+        if form != "sh":
+            return super().render(installation, model, settings, form)
+        return "".join(
+            f"export FAKE_{name.upper()}={quoting.sh(str(value))}\n"
+            for name, value in settings.config.items()
+        )
+
+    def plan_apply(self, installation, model, settings, target):
+        if target not in {None, "file"}:
+            raise UsageError(f"there is no target {target!r}.")
+        text = f"# mine\nthreads = {settings.config['threads']}"
+        return (
+            Change(
+                path=self.file,
+                content=text.encode(),
+                summary="the fake's settings",
+                needs_root=self.needs_root,
+                then=self.then,
+            ),
+        )
+
+    def launch(self, installation, model, settings, place):
+        self.measured.append((installation.kind, dict(settings.config)))
+        return super().launch(installation, model, settings, place)
+
+
+@frozen
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def optimize(tmp_path, capsys):
+    """Runs the command in this process: ``optimize(*words, backend=..., **environ)``."""
+
+    def run(*words, rules=None, environ=None, **planted):
+        backend = Tunable(file=tmp_path / "fake.conf", **planted)
+        run.backend = backend
+        state = State()
+        state.backend = "fake"
+        folders = {
+            f"VELOLLM_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CONFIG", "CACHE")
+        }
+        state.environ = {**folders, **(environ or {})}
+        plugins = Plugins()
+        plugins.add(lambda: workload_hooks, "core-workloads")
+        plugins.add(lambda: backend_plugin(backend), "fake")
+        if rules is not None:
+            plugins.add(lambda: rules_plugin(rules), "rules")
+        state.plugins = plugins
+        code, fault = 0, ""
+        try:
+            with command.make_context("optimize", list(words), obj=state) as context:
+                command.invoke(context)
+        except click.exceptions.Exit as stop:
+            code = stop.exit_code
+        except (VeloError, click.ClickException) as error:
+            code, fault = error.exit_code, str(error)
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err + fault)
+
+    return run
+
+
+def backend_plugin(backend):
+    @hookimpl
+    def velollm_register_backends(register):
+        register(backend)
+
+    return SimpleNamespace(velollm_register_backends=velollm_register_backends)
+
+
+def rules_plugin(rules):
+    @hookimpl
+    def velollm_suggest(context):
+        return rules(context)
+
+    return SimpleNamespace(velollm_suggest=velollm_suggest)
+
+
+def words_of(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_each_value_is_shown_with_its_reason_and_nothing_is_changed(optimize, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    done = optimize()
+    assert done.code == 0
+    said = words_of(done.out)
+    assert "threads: 8 (engine default) -> 4" in said
+    assert "why There are four cores." in said
+    assert "expect Every thread has a core. (medium confidence)" in said
+    assert "source the fake's manual" in said
+    assert "Left alone cache It is cheap." in said
+    assert "Nothing is changed." in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_in_force_already_is_not_proposed_again(optimize, tmp_path):
+    (tmp_path / "fake.conf").write_text("threads = 4")
+    done = optimize("-o", str(tmp_path / "velollm.sh"))
+    assert done.code == 0
+    assert "Keep what you have" in done.out
+    assert "It is 4 already." in words_of(done.out)
+    (line,) = (tmp_path / "velollm.sh").read_text().splitlines()
+    assert line.startswith("# ")
+
+
+def test_a_script_that_is_in_force_is_not_emptied(optimize, tmp_path):
+    script = tmp_path / "velollm.sh"
+    assert optimize("-o", str(script)).code == 0
+    before = script.read_text()
+    done = optimize("-o", str(script), environ={"FAKE_THREADS": "4"})
+    assert "stays as it is" in done.err
+    assert script.read_text() == before
+
+
+def test_without_any_advice_what_there_is_is_kept(optimize):
+    done = optimize("--apply", "--verify", offered=())
+    assert done.code == 0
+    assert "Keep what you have" in done.out
+    assert "nothing to measure and nothing to write" in done.err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_script_holds_exports_that_a_shell_takes(optimize, tmp_path):
+    script = tmp_path / "velollm.sh"
+    assert optimize("-o", str(script)).code == 0
+    assert all(line.startswith(("export ", "#")) for line in script.read_text().splitlines())
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    shell = ["bash", "-c", '. "$1" && printf %s "$FAKE_THREADS"', "bash", str(script)]
+    assert subprocess.run(shell, check=True, capture_output=True, text=True).stdout == "4"
+
+
+def test_a_form_without_a_file_is_printed_instead_of_the_report(optimize):
+    assert optimize("--form", "sh").out == "export FAKE_THREADS=4\n"
+
+
+def test_a_document_holds_the_whole_plan(optimize):
+    done = optimize("--json")
+    told = loads(done.out, KIND, MAJOR, Outcome, "standard output")
+    (proposal,) = told.plan.proposals
+    (move,) = proposal.moves
+    assert (move.knob, move.current, move.proposed) == ("threads", 8, 4)
+    assert told.plan.kept == (Kept(knobs=("cache",), reason="It is cheap."),)
+    assert (told.verification, told.files) == (None, ())
+    assert json.loads(done.out)["schema"] == "velollm.optimize/1"
+
+
+def test_goal_and_requirements_reach_the_rules_and_the_report(optimize):
+    seen = []
+    done = optimize(
+        *("--goal", "memory", "--context", "4096", "--parallel", "3"),
+        rules=lambda context: seen.append(context) or (),
+    )
+    (context,) = seen
+    assert context.goal == "memory"
+    assert (context.requirements.context_tokens, context.requirements.parallel) == (4096, 3)
+    assert "memory; at least 4096 tokens a request and 3 requests at once" in words_of(done.out)
+
+
+def test_the_rule_of_the_documentation_works(optimize):
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "optimize-llamacpp.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    module = {}
+    exec(code, module)
+    done = optimize(rules=module["velollm_suggest"], offered=())
+    assert "music" in done.out or "Few processors" in done.out
+
+
+def test_a_broken_rule_costs_its_advice_and_one_line(optimize):
+    def broken(context):
+        raise RuntimeError("the rule is tired")
+
+    done = optimize(rules=broken)
+    assert done.code == 0
+    assert "threads: 8 (engine default) -> 4" in done.out
+    assert "the rule is tired" in done.err
+
+
+def test_lossy_and_experimental_advice_says_so(optimize):
+    risky = Suggestion(
+        assignments=Config({"threads": 2}), reason="r", effect="e", source="s", experimental=True
+    )
+    assert "Not proposed threads=2 It is experimental" in words_of(optimize(offered=(risky,)).out)
+    said = words_of(optimize("--experimental", offered=(risky,)).out)
+    assert "threads: 8 (engine default) -> 2" in said
+    assert "beware experimental" in said
+
+
+def test_what_moves_along_without_changing_is_no_change(optimize):
+    both = evolve(FOUR, assignments=Config({"threads": 4, "cache": True}))
+    assert "threads: 8 (engine default) -> 4 cache stays on" in words_of(
+        optimize(offered=(both,)).out
+    )
+
+
+def test_what_has_no_effect_is_named(optimize):
+    left = LeftOut("FAKE_TREADS", "environment FAKE_TREADS", "nothing reads it")
+    said = words_of(optimize(left_out=(left,)).out)
+    assert "Without effect here FAKE_TREADS nothing reads it" in said
+
+
+def test_a_model_that_cannot_fit_gets_no_advice_and_the_answer_is_no(optimize, tmp_path):
+    spec = ModelSpec(
+        architecture="llama",
+        parameter_count=10**15,
+        layers=2,
+        embedding_length=64,
+        context_length=4096,
+        type_bytes={"F16": 2 * 10**15},
+        **dict.fromkeys(("heads", "kv_heads"), (1, 1)),
+        **dict.fromkeys(("head_dims_k", "head_dims_v"), (64, 64)),
+        layer_bytes=(10**15, 10**15),
+        expert_bytes=(0, 0),
+        shapes=(LayerShape(),) * 2,
+    )
+    words = ("--apply", *VERIFY, "-o", str(tmp_path / "x.sh"))
+    done = optimize(*words, spec=spec)
+    assert done.code == 1
+    assert "GiB" in done.out
+    assert "Keep what you have" not in done.out
+    assert not (tmp_path / "x.sh").exists()
+    assert not (tmp_path / "fake.conf").exists()
+
+
+def test_what_a_plugin_says_cannot_steer_a_terminal_or_a_page(optimize):
+    evil = Suggestion(
+        assignments=Config({"threads": 4}),
+        reason="\x1b]0;owned\x07 [link](http://x) <b>",
+        effect="e",
+        source="s",
+    )
+    assert "\x1b" not in optimize(offered=(evil,)).out
+    page = optimize("--format", "markdown", offered=(evil,)).out
+    assert "\x1b" not in page
+    assert "<b>" not in page.replace("\\<b>", "")
+    assert "](http" not in page
+
+
+def test_the_report_fits_a_narrow_terminal(optimize, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    many = Kept(knobs=("cache", "threads"), reason="They are as they should be, all of them.")
+    done = optimize(offered=(many,))
+    assert max(map(len, done.out.splitlines())) <= 40
+
+
+def test_what_is_applied_is_taken_back_byte_for_byte(optimize, tmp_path):
+    file = tmp_path / "fake.conf"
+    file.write_bytes(b"\xff\r\nthreads = 8")
+    done = optimize("--apply", environ={"FAKE_THREADS": "8"})
+    assert done.code == 0, done.err
+    assert file.read_text() == "# mine\nthreads = 4"
+    assert f"written: {file}" in done.err
+    assert "velollm undo" in done.err
+    undo(tmp_path / "DATA" / "undo")
+    assert file.read_bytes() == b"\xff\r\nthreads = 8"
+
+
+def test_what_counts_for_more_than_the_file_is_named(optimize):
+    done = optimize("--apply", environ={"FAKE_THREADS": "8"})
+    assert "threads is 4 in what was written, but stays 8" in words_of(done.err)
+    assert "environment FAKE_THREADS" in done.err
+
+
+def test_a_dry_run_shows_the_lines_that_would_change_and_writes_nothing(optimize, tmp_path):
+    file = tmp_path / "fake.conf"
+    file.write_text("# mine\nthreads = 8")
+    done = optimize("--apply", "--dry-run")
+    assert done.code == 0
+    assert "would be written" in done.out
+    assert "-threads = 8\n+threads = 4" in done.out
+    assert "# mine" not in done.out
+    assert file.read_text() == "# mine\nthreads = 8"
+    assert not (tmp_path / "DATA").exists()
+
+
+def test_what_needs_root_is_shown_and_not_done(optimize, tmp_path):
+    done = optimize("--apply", needs_root=True, then=("sudo systemctl restart fake",))
+    assert done.code == 1
+    assert "needs root, so it is left to you" in words_of(done.out)
+    assert "+threads = 4" in done.out
+    assert "sudo systemctl restart fake" in done.out
+    assert not (tmp_path / "fake.conf").exists()
+
+
+def test_a_change_that_takes_effect_later_says_after_what(optimize, tmp_path):
+    done = optimize("--apply", "--json", then=("fake reload",))
+    assert done.code == 0
+    (entry,) = json.loads(done.out)["files"]
+    assert (entry["written"], entry["then"]) == (True, ["fake reload"])
+    assert (tmp_path / "fake.conf").exists()
+
+
+@pytest.mark.parametrize(
+    ("token_ms", "code", "kept"),
+    [
+        (lambda config: 2.0 * config["threads"], 0, True),
+        (lambda config: 16.0 / config["threads"], 1, False),
+        (lambda config: 8.0, 0, True),
+    ],
+)
+def test_a_proposal_is_applied_only_if_it_is_not_slower(optimize, tmp_path, token_ms, code, kept):
+    done = optimize("--apply", *VERIFY, script=Script(token_ms=token_ms))
+    assert done.code == code, done.err
+    assert (tmp_path / "fake.conf").exists() == kept
+    assert "Proposed against current" in done.out
+    assert ("Keep what you have; nothing was changed" in done.err) == (not kept)
+    settings = [config for _, config in optimize.backend.measured]
+    assert settings.count({"threads": 8, "cache": True}) == 6
+    assert settings.count({"threads": 4, "cache": True}) == 6
+
+
+def test_an_answer_that_stays_open_changes_nothing(optimize, tmp_path):
+    script = Script(token_ms=lambda _: 8.0, launch_noise=0.3)
+    done = optimize("--apply", "-o", str(tmp_path / "x.sh"), *VERIFY, script=script)
+    assert done.code == 4
+    assert "stays open, so nothing was changed" in done.err
+    assert not (tmp_path / "fake.conf").exists()
+    assert not (tmp_path / "x.sh").exists()
+
+
+def test_a_proposal_that_does_not_start_is_not_applied(optimize, tmp_path):
+    def fails(config):
+        if config["threads"] == 4:
+            raise UsageError("four is too many")
+        return 8.0
+
+    done = optimize("--apply", *VERIFY, script=Script(token_ms=fails))
+    assert done.code in {3, 4}
+    assert not (tmp_path / "fake.conf").exists()
+
+
+def test_the_document_holds_the_verdict_too(optimize):
+    script = Script(token_ms=lambda config: 2.0 * config["threads"])
+    done = optimize("--json", *VERIFY, script=script)
+    told = loads(done.out, KIND, MAJOR, Outcome, "standard output").verification
+    assert told.slower is False
+    assert told.comparisons[0].verdict == "faster"
+    assert f"kept as run {told.run}" in done.err
+
+
+def test_a_knob_that_a_running_server_cannot_change_is_measured_beside_it(optimize):
+    done = optimize(*VERIFY, kinds=("server", "binary"))
+    assert done.code == 0, done.err
+    assert "on one that VeloLLM starts beside it" in words_of(done.err)
+    assert {kind for kind, _ in optimize.backend.measured} == {"binary"}
+
+
+def test_a_knob_that_a_running_server_cannot_change_is_named_where_nothing_can_be_started(
+    optimize,
+):
+    done = optimize(*VERIFY, kinds=("server",))
+    assert done.code == 2
+    assert "threads cannot be changed on a server that runs already" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--launches", "3"], "Add --verify"),
+        (["--metric", "total_ms"], "Add --verify"),
+        (["--target", "file"], "Add --apply"),
+        (["--dry-run", "--verify"], "--dry-run measures and writes nothing"),
+        (["--dry-run", "-o", "x.sh"], "--dry-run measures and writes nothing"),
+        (["-o", "-"], "To print the settings use --form"),
+        (["-o", "nowhere/x.sh"], "there is no folder"),
+        (["--json", "--form", "sh"], "Name a file"),
+        (["--form", "punchcard"], "has no form 'punchcard'"),
+        (["--apply", "--target", "moon"], "no target 'moon'"),
+        (["--goal", "beauty"], "beauty"),
+        (["--context", "0"], "not in the range"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(optimize, tmp_path, words, told):
+    before = sorted(tmp_path.rglob("*"))
+    done = optimize(*words)
+    assert done.code == 2
+    assert told in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_shows_an_example_and_imports_no_engine():
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from velollm_core.cli.app import cli\n"
+        "print(CliRunner().invoke(cli, ['optimize', '--help']).output)\n"
+        "print(sorted({'rich', 'xllamacpp', 'velollm_llamacpp'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "Example: velollm optimize" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
