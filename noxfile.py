@@ -53,7 +53,12 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, real llama.cpp on the demo model included."""
     install(session, "test")
-    session.run("pytest", "-q", *session.posargs)
+    if session.posargs:
+        session.run("pytest", "-q", *session.posargs)
+        return
+    # Two at a time, except what starts an engine, which wants every core for itself.
+    session.run("pytest", "-q", "-m", "not engine", "-n", "2", "--dist", "loadfile")
+    session.run("pytest", "-q", "-m", "engine")
 
 
 @nox.session
