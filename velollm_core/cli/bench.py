@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from velollm_core.cli.measuring import question_options, run_options, work_options
+from velollm_core.cli.measure_options import question_options, run_options, work_options
 from velollm_core.cli.options import global_options, option
 from velollm_core.cli.parameters import Percent, Seconds
 from velollm_core.cli.printing import check_target, format_option

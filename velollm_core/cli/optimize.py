@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from velollm_core.backends.advice import Goal, Requirements
-from velollm_core.cli.measuring import question_options, run_options, work_options
+from velollm_core.cli.measure_options import question_options, run_options, work_options
 from velollm_core.cli.options import global_options, option
 from velollm_core.cli.printing import check_target
 from velollm_core.cli.state import State

@@ -55,7 +55,7 @@ def duel(state: State, chosen: Chosen, proposed: Config, options: Mapping[str, A
         state: where to say what is left out.
         chosen: the engine and the model.
         proposed: the knobs that change.
-        options: those that :mod:`velollm_core.cli.measuring` adds to a command.
+        options: those that :mod:`velollm_core.cli.measure_options` adds to a command.
 
     Raises:
         UsageError: a knob cannot be changed on the server that is attached to.

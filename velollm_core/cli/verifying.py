@@ -30,7 +30,7 @@ def verify(
         state: where to print.
         chosen: the engine and the model that ``plan`` is for.
         plan: what is proposed.
-        options: those that :mod:`velollm_core.cli.measuring` adds to a command.
+        options: those that :mod:`velollm_core.cli.measure_options` adds to a command.
         form: ``table`` or ``markdown``; ``None`` prints nothing to standard output.
 
     Raises:

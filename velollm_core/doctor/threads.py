@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from velollm_core.config import ENGINE_DEFAULT, Knob, Role
 from velollm_core.doctor.spec import Check, Context, Cost, Engine, Finding, Unseen
-from velollm_core.hardware.spec import CpuInfo
+from velollm_core.hardware.describe import limits
 
 _BANDWIDTH = "Linux kernel documentation, scheduler/sched-bwc.rst"
 _TOO_MANY = "llama.cpp issue 20020 and ollama issue 9306, users' reports"
@@ -25,7 +25,7 @@ def above_usable(context: Context) -> Iterator[Finding]:
         if threads > most:
             yield Finding(
                 statement=f"{_name(engine)} starts more threads than this process may run at once.",
-                evidence=f"{threads} threads ({origin}), {_limits(cpu)}",
+                evidence=f"{threads} threads ({origin}), {limits(cpu)}",
                 cost=Cost(
                     text="threads wait for each other at every step, so all are as slow as one "
                     "that is not running",
@@ -78,15 +78,6 @@ def _threads(context: Context) -> Iterator[tuple[Engine, Knob, int, str]]:
                 yield engine, knob, threads, origin
     if not found:
         raise Unseen("no engine that would be started here tells its threads")
-
-
-def _limits(cpu: CpuInfo) -> str:
-    limits = []
-    if cpu.quota_cpus is not None:
-        limits.append(f"a quota of {cpu.quota_cpus:g} processors")
-    if 0 < len(cpu.usable_cpus) < cpu.logical:
-        limits.append(f"an affinity mask of {len(cpu.usable_cpus)} processors")
-    return " and ".join(limits) or f"{cpu.logical} processors"
 
 
 def _name(engine: Engine) -> str:

@@ -13,6 +13,16 @@ def describe(spec: HardwareSpec) -> list[tuple[str, str]]:
     return list(_rows(spec))
 
 
+def limits(cpu: CpuInfo) -> str:
+    """What holds this process back, in words."""
+    held = []
+    if cpu.quota_cpus is not None:
+        held.append(f"a quota of {cpu.quota_cpus:g} processors")
+    if 0 < len(cpu.usable_cpus) < cpu.logical:
+        held.append(f"an affinity mask of {len(cpu.usable_cpus)} of {cpu.logical} processors")
+    return " and ".join(held) or f"{cpu.logical} processors"
+
+
 def _rows(spec: HardwareSpec) -> Iterator[tuple[str, str]]:
     kernel = f"{spec.os.system} {spec.os.release}"
     yield "System", f"{spec.os.distribution}, {kernel}" if spec.os.distribution else kernel

@@ -13,7 +13,7 @@ from velollm_core.models.spec import Model
 from velollm_core.optimize.memory import resolve, streams
 from velollm_core.optimize.rooms import overload_bytes, rooms
 from velollm_core.optimize.shape import shape
-from velollm_core.optimize.spec import Move, Plan, Proposal, Room, Withdrawn
+from velollm_core.optimize.spec import Move, Plan, Proposal, Room, Withdrawn, moved
 from velollm_core.optimize.words import plural, size
 
 Check = Callable[[Config], tuple[Problem, ...]]
@@ -36,7 +36,7 @@ def plan(context: AdviceContext, offered: Iterable[Suggestion | Kept], *, check:
     if obstacle is None:
         obstacle = merge.withdraw_until_it_fits() or merge.what_is_missing()
     proposals = () if obstacle else tuple(merge.proposals)
-    changes = _changes(proposals)
+    changes = moved(proposals)
     return Plan(
         velollm_version=__version__,
         backend=context.backend,
@@ -162,7 +162,7 @@ class _Merge:
 
     def what_is_missing(self) -> str | None:
         """A sentence where what the user requires is not met with all that is left."""
-        found = resolve(self.context, _changes(self.proposals))
+        found = resolve(self.context, moved(self.proposals))
         required = self.context.requirements
         if found is None:
             return None
@@ -183,22 +183,18 @@ class _Merge:
         return [entry for n, entry in enumerate(self.proposals) if n != number]
 
     def _over(self, proposals: Iterable[Proposal]) -> int:
-        return overload_bytes(self.context, _changes(proposals))
+        return overload_bytes(self.context, moved(proposals))
 
     def _rooms(self, proposals: Iterable[Proposal]) -> tuple[Room, ...]:
-        return rooms(self.context, _changes(proposals))
+        return rooms(self.context, moved(proposals))
 
     def _withdraw(self, entry: Proposal, reason: str) -> None:
         self.proposals.remove(entry)
-        self.withdrawn.append(Withdrawn(assignments=_changes((entry,)), reason=reason))
+        self.withdrawn.append(Withdrawn(assignments=moved((entry,)), reason=reason))
 
 
 def _is_full(room: Room) -> bool:
     return room.planned_bytes > room.usable_bytes
-
-
-def _changes(proposals: Iterable[Proposal]) -> Config:
-    return Config({move.knob: move.proposed for entry in proposals for move in entry.moves})
 
 
 def _remaining(context: AdviceContext, kept: Iterable[Kept], changes: Config) -> Iterator[Kept]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from attrs import frozen
@@ -43,6 +44,11 @@ class Proposal:
     source: str
     confidence: Literal["high", "medium", "low"]
     experimental: bool = False
+
+
+def moved(proposals: Iterable[Proposal]) -> Config:
+    """Every knob that ``proposals`` move, with its proposed value."""
+    return Config({move.knob: move.proposed for entry in proposals for move in entry.moves})
 
 
 @frozen(kw_only=True)
@@ -94,7 +100,7 @@ class Plan:
     @property
     def changes(self) -> Config:
         """Every knob that the plan moves, with its proposed value."""
-        return Config({move.knob: move.proposed for p in self.proposals for move in p.moves})
+        return moved(self.proposals)
 
 
 def settings_of(plan: Plan) -> Settings:

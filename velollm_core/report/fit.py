@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from velollm_core.hardware.parsing import GIB
 from velollm_core.models.fit import Budget, Candidate, Row, host_bytes, total_bytes
 from velollm_core.models.memory import MemoryPlan, Placement, Use
 from velollm_core.models.roofline import Prediction, Rates
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 KIND = "fit"
 MAJOR = 1
-
-_GIB = 1 << 30
 
 
 @frozen(kw_only=True)
@@ -171,4 +170,4 @@ def _speed(prediction: Prediction | None) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f} GiB"
+    return f"{size / GIB:.2f} GiB"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from velollm_core.backends.advice import AdviceContext, Goal
 from velollm_core.config import ENGINE_DEFAULT, Config, Kept, Role, Suggestion
+from velollm_core.hardware.describe import limits
 from velollm_core.hardware.spec import CpuInfo
 from velollm_core.optimize.memory import engine_budget, number
 from velollm_core.optimize.words import plural
@@ -123,16 +124,6 @@ def startable(cpu: CpuInfo) -> int:
     most = max(1, math.floor(cpu.usable))
     by_quota = cpu.quota_cpus is not None and cpu.quota_cpus <= cpu.usable
     return most - 1 if by_quota and most >= _ROOMY_QUOTA else most
-
-
-def limits(cpu: CpuInfo) -> str:
-    """What holds this process back, in words."""
-    held = []
-    if cpu.quota_cpus is not None:
-        held.append(f"a quota of {cpu.quota_cpus:g} processors")
-    if 0 < len(cpu.usable_cpus) < cpu.logical:
-        held.append(f"an affinity mask of {len(cpu.usable_cpus)} of {cpu.logical} processors")
-    return " and ".join(held) or f"{cpu.logical} processors"
 
 
 def _cores(cpu: CpuInfo) -> int:
