@@ -29,7 +29,9 @@ a run. Nothing changed (A/A), where `faster` and `slower` are both wrong; one th
 and both arms through a relay, one of which makes every token arrive 10 % later."""
 OPENAI = """One llama-server, attached to by two backends in turns: by llama.cpp's own protocol,
 which tells how many tokens each event holds, and by the OpenAI one, which tells only how many the
-answer had. The ratio of their decode rates by the client's clock has to lie within 2 % of 1."""
+answer had. The ratio of their decode rates by the client's clock has to lie within 2 % of 1. No two
+answers take the server equally long, so each rate is also held against what the server's log tells
+of the same answers: that ratio has to lie within 2 % with its whole interval."""
 VLLM = """vLLM serves the demo model on the CPU, and `velollm --backend openai bench`
 measures it. What `usage` says of the answers is held against what the server counted at
 `/metrics`."""
