@@ -55,10 +55,11 @@ def main() -> int:
     if failures:
         print(f"{len(failures)} trials failed: {failures[0]}", file=sys.stderr)
         return 1
-    rates = {name: [rate for _, rate in values(trials, name)] for name in BACKENDS}
+    by_block = {name: values(trials, name) for name in BACKENDS}
+    blocks = sorted(set.intersection(*map(set, by_block.values())))
+    rates = {name: [by_block[name][block] for block in blocks] for name in BACKENDS}
     held = {
-        name: [rate / served[name, block] for block, rate in values(trials, name)]
-        for name in BACKENDS
+        name: [by_block[name][block] / served[name, block] for block in blocks] for name in BACKENDS
     }
     ratio, held_ratio = paired_ratio(*rates.values()), paired_ratio(*held.values())
     assert ratio is not None
@@ -153,11 +154,12 @@ def arm(plugins: Plugins, name: str, url: str) -> Arm:
     )
 
 
-def values(trials: tuple[Trial, ...], name: str) -> list[tuple[int, float]]:
-    """Each block and its decode rate."""
-    mine = sorted((trial for trial in trials if trial.arm == name), key=lambda trial: trial.block)
-    rates = [(trial.block, client_decode_tok_s(trial.phases[0])) for trial in mine]
-    return [(block, rate) for block, rate in rates if rate is not None]
+def values(trials: tuple[Trial, ...], name: str) -> dict[int, float]:
+    """The decode rate of each block that has one."""
+    rates = {
+        trial.block: client_decode_tok_s(trial.phases[0]) for trial in trials if trial.arm == name
+    }
+    return {block: rate for block, rate in rates.items() if rate is not None}
 
 
 def by_the_log(log: str, trials: tuple[Trial, ...]) -> dict[tuple[str, int], float]:
@@ -166,15 +168,19 @@ def by_the_log(log: str, trials: tuple[Trial, ...]) -> dict[tuple[str, int], flo
     Raises:
         ValueError: it wrote of more answers than were asked for, or of fewer.
     """
-    told = [1000 * (int(tokens) - 1) / float(ms) for ms, tokens in _TIMED.findall(log)]
-    rest = iter(told)
+    told = [(float(ms), int(tokens)) for ms, tokens in _TIMED.findall(log)]
     asked = sum(len(trial.phases[0].samples) for trial in trials)
     if len(told) != asked:
         raise ValueError(f"the log tells of {len(told)} answers, {asked} were asked for")
-    return {
-        (trial.arm, trial.block): median([next(rest) for _ in trial.phases[0].samples])
-        for trial in trials
-    }
+    rest = iter(told)
+    rates = {}
+    for trial in trials:
+        answers = [next(rest) for _ in trial.phases[0].samples]
+        # An answer of one token has no rate, on either side.
+        known = [1000 * (tokens - 1) / ms for ms, tokens in answers if tokens > 1]
+        if known:
+            rates[trial.arm, trial.block] = median(known)
+    return rates
 
 
 if __name__ == "__main__":
