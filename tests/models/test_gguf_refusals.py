@@ -162,7 +162,7 @@ SAFETENSORS = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
         (struct.pack("<Q", len(SAFETENSORS)) + SAFETENSORS + bytes(4), "a safetensors file"),
         (zipped(), "a zip archive, as PyTorch"),
         (pickle.dumps([1], protocol=2), "a Python pickle"),
-        (gzip.compress(b"GGUF"), "a compressed archive"),
+        (gzip.compress(b"GGUF", mtime=0), "a compressed archive"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
             "a Git LFS pointer",
