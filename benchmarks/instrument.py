@@ -14,7 +14,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,10 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from record import arguments, percentile, write_record
+from served import engine, started
+from velollm_llamacpp.backend import LlamaCpp
 from velollm_llamacpp.session import LlamaSession
 
 from velollm_core.backends.contract import Event, Finish, Message, Request, Session
-from velollm_core.backends.processes import Place
 from velollm_core.experiment.phases import measure
 from velollm_core.experiment.spec import Sample
 from velollm_core.models.references import resolve
@@ -53,6 +53,9 @@ def main() -> None:
             "velollm_core/backends",
             "velollm_core/experiment",
             "plugins/velollm-llamacpp/velollm_llamacpp",
+            "benchmarks/instrument.py",
+            "benchmarks/scripted_server.py",
+            "benchmarks/served.py",
         ],
     )
 
@@ -154,39 +157,29 @@ def together(client: object, stagger_s: float = 0.0) -> None:
 def against_llama_cpp(requests: int) -> dict[str, object]:
     """The client's own rate against the server's, request by request."""
     plugins = load(dict(os.environ))
-    backend = plugins.backend("llamacpp")
     workload = plugins.workloads()["medium"]
-    installation = backend.probe({"engine": "embedded"}, {})[0]
+    installation = engine()
     model = resolve(
         "demo", plugins.model_sources(), progress=lambda *_: None, environ=dict(os.environ)
     )
     ratios, leads, client_rates, server_rates = [], [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        place = Place(
-            directory=Path(folder),
-            log_path=Path(folder) / "log",
-            environ=dict(os.environ),
-            deadline=time.monotonic() + 120,
-        )
-        settings = backend.defaults(installation, model)
-        with backend.launch(installation, model, settings, place) as session:
-            for index in range(-1, requests):
-                request = Request(
-                    prompt=workload.messages(0, 0, index), max_tokens=workload.max_tokens
-                )
-                items = list(session.generate(request))
-                events = [item for item in items if isinstance(item, Event)]
-                end = items[-1]
-                assert isinstance(end, Finish)
-                assert end.timings is not None
-                assert end.output_tokens is not None
-                if index < 0:
-                    continue
-                span_ms = events[-1].at_ms - events[0].at_ms
-                client_rates.append((end.output_tokens - 1) / span_ms * 1000)
-                server_rates.append((end.output_tokens - 1) / end.timings.predicted_ms * 1000)
-                ratios.append(client_rates[-1] / server_rates[-1])
-                leads.append(events[0].at_ms - end.timings.prompt_ms)
+    config = LlamaCpp().defaults(installation, model).config
+    with started(installation, model, config) as (session, _):
+        for index in range(-1, requests):
+            request = Request(prompt=workload.messages(0, 0, index), max_tokens=workload.max_tokens)
+            items = list(session.generate(request))
+            events = [item for item in items if isinstance(item, Event)]
+            end = items[-1]
+            assert isinstance(end, Finish)
+            assert end.timings is not None
+            assert end.output_tokens is not None
+            if index < 0:
+                continue
+            span_ms = events[-1].at_ms - events[0].at_ms
+            client_rates.append((end.output_tokens - 1) / span_ms * 1000)
+            server_rates.append((end.output_tokens - 1) / end.timings.predicted_ms * 1000)
+            ratios.append(client_rates[-1] / server_rates[-1])
+            leads.append(events[0].at_ms - end.timings.prompt_ms)
     return {
         "llama.cpp: requests": requests,
         "llama.cpp: decode rate by the client, median tok/s": statistics.median(client_rates),

@@ -11,21 +11,19 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attrs import frozen
 from record import arguments, write_record
+from served import engine, started
 from velollm_llamacpp.allocation import Allocation, Cells, read_allocation
-from velollm_llamacpp.backend import LlamaCpp
 from velollm_llamacpp.engines import build_of
 from velollm_llamacpp.footprint import repacked_types, use_of
 from velollm_llamacpp.settings import completed
 
 from velollm_core.backends.contract import Installation
-from velollm_core.backends.processes import Place
-from velollm_core.config import Config, Settings
+from velollm_core.config import Config
 from velollm_core.models.demo import DemoSource
 from velollm_core.models.header import model_spec
 from velollm_core.models.memory import MemoryPlan, Placement, Use, cache_cells, plan_memory
@@ -35,12 +33,12 @@ from velollm_core.testing.gemma import gemma_path
 from velollm_core.testing.gguf_files import hybrid, mixture_of_experts, uneven_heads
 
 _MIB = 1 << 20
-_START_S = 120.0
 _DEPENDS_ON = [
     "velollm_core/models",
     "velollm_core/testing/gguf_files.py",
     "plugins/velollm-llamacpp/velollm_llamacpp",
     "benchmarks/memory_plan.py",
+    "benchmarks/served.py",
 ]
 CONTEXTS = (1024, 8192)
 SLOTS: tuple[Mapping[str, int | bool], ...] = (
@@ -87,9 +85,7 @@ def main() -> None:
         for name, path in _models(Path(scratch)).items():
             spec = model_spec(read_model_files(path))
             model = Model(reference=name, path=path, spec=spec)
-            outcomes = {
-                label: measured(model, spec, config, Path(scratch)) for label, config in grid()
-            }
+            outcomes = {label: measured(model, spec, config) for label, config in grid()}
             figures |= _summary(name, list(outcomes.values()))
             rows |= {f"{name}, {label}": _row(outcome) for label, outcome in outcomes.items()}
     write_record(given.output, figures | rows, _DEPENDS_ON)
@@ -108,17 +104,16 @@ def grid() -> Iterator[tuple[str, Config]]:
                 yield label + attention, Config({"context": context, **slots, **kind})
 
 
-def measured(model: Model, spec: ModelSpec, config: Config, scratch: Path) -> Outcome:
+def measured(model: Model, spec: ModelSpec, config: Config) -> Outcome:
     """Plan ``config``, and start an engine with it."""
-    backend = LlamaCpp()
-    installation = backend.probe({"engine": "embedded"}, os.environ)[0]
-    engine = build_of(installation)
-    complete = completed(engine, config)
+    installation = engine()
+    build = build_of(installation)
+    complete = completed(build, config)
     use = use_of(spec, complete)
-    placement = Placement(repacked=repacked_types(engine.cpu_features))
+    placement = Placement(repacked=repacked_types(build.cpu_features))
     return Outcome(
         plan=plan_memory(spec, use, placement),
-        told=_allocated(backend, installation, model, complete, scratch),
+        told=_allocated(installation, model, complete),
         cells=planned_cells(spec, use),
     )
 
@@ -141,18 +136,9 @@ def planned_cells(spec: ModelSpec, use: Use) -> tuple[Cells, ...]:
     return tuple(caches)
 
 
-def _allocated(
-    backend: LlamaCpp, installation: Installation, model: Model, config: Config, scratch: Path
-) -> Allocation:
-    with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        place = Place(
-            directory=Path(directory),
-            log_path=Path(directory) / "engine.log",
-            environ=os.environ,
-            deadline=time.monotonic() + _START_S,
-        )
-        backend.launch(installation, model, Settings(config=config), place).close()
-        told = read_allocation(place.log_path.read_text(encoding="utf-8", errors="replace"))
+def _allocated(installation: Installation, model: Model, config: Config) -> Allocation:
+    with started(installation, model, config) as (_, log):
+        told = read_allocation(log.read_text(encoding="utf-8", errors="replace"))
     if told is None:
         raise SystemExit("the engine's log does not tell what it allocated")
     return told

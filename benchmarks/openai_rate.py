@@ -15,16 +15,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from record import arguments, write_record
+from served import engine, started
+from velollm_llamacpp.backend import LlamaCpp
 
 from velollm_core.backends.contract import Installation, Session
-from velollm_core.backends.processes import Place
 from velollm_core.config import Settings
 from velollm_core.experiment.clock import SystemClock
 from velollm_core.experiment.journal import RunJournal
@@ -48,7 +47,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2)
     given = parser.parse_args()
     plugins = load(dict(os.environ))
-    with started(plugins) as (engine, session, log):
+    with one_thread(plugins) as (installation, session, log):
         trials = measure(plugins, session.url, given.blocks, given.requests)
         served = by_the_log(log.read_text(encoding="utf-8", errors="replace"), trials)
     failures = [trial.failure.message for trial in trials if trial.failure is not None]
@@ -66,7 +65,7 @@ def main() -> int:
     assert held_ratio is not None
     samples = [sample for trial in trials for sample in measured(trial.phases[0])]
     figures = {
-        "llama-server": f"{engine.kind} {engine.version or engine.build}",
+        "llama-server": f"{installation.kind} {installation.version or installation.build}",
         "blocks": ratio.n,
         "requests a block and backend": given.requests,
         "decode rate by llamacpp, mean tok/s": mean(rates["llamacpp"]),
@@ -88,6 +87,8 @@ def main() -> int:
             "velollm_core/experiment",
             "plugins/velollm-llamacpp/velollm_llamacpp",
             "plugins/velollm-openai/velollm_openai",
+            "benchmarks/openai_rate.py",
+            "benchmarks/served.py",
         ],
     )
     least, most = 1 - ALLOWED, 1 + ALLOWED
@@ -96,26 +97,19 @@ def main() -> int:
 
 
 @contextmanager
-def started(plugins: Plugins) -> Iterator[tuple[Installation, Session, Path]]:
-    """A llama-server of the user's, or the wheel, with the demo model; and its log."""
-    backend = plugins.backend("llamacpp")
-    named = os.environ.get("VELOLLM_TEST_LLAMA_SERVER")
-    engine = backend.probe({"server": named} if named else {}, os.environ)[0]
+def one_thread(plugins: Plugins) -> Iterator[tuple[Installation, Session, Path]]:
+    """A llama-server of the user's, or the wheel, with the demo model; and its log.
+
+    One thread: two that wait for each other make any other work on the machine a bigger difference
+    than the one that is looked for.
+    """
+    installation = engine(os.environ.get("VELOLLM_TEST_LLAMA_SERVER"))
     model = resolve(
         "demo", plugins.model_sources(), progress=lambda *_: None, environ=dict(os.environ)
     )
-    with tempfile.TemporaryDirectory() as folder:
-        place = Place(
-            directory=Path(folder),
-            log_path=Path(folder) / "log",
-            environ=dict(os.environ),
-            deadline=time.monotonic() + 120,
-        )
-        # One thread: two that wait for each other make any other work on the machine a bigger
-        # difference than the one that is looked for.
-        config = backend.defaults(engine, model).config | {"threads": 1}
-        with backend.launch(engine, model, Settings(config=config), place) as session:
-            yield engine, session, place.log_path
+    config = LlamaCpp().defaults(installation, model).config | {"threads": 1}
+    with started(installation, model, config) as (session, log):
+        yield installation, session, log
 
 
 def measure(plugins: Plugins, url: str, blocks: int, requests: int) -> tuple[Trial, ...]:

@@ -60,10 +60,14 @@ def main() -> None:
         given.output,
         figures,
         [
-            "velollm_core/hardware/arithmetic.py",
+            "velollm_core/hardware",
+            "velollm_core/models",
+            "velollm_core/backends/machine.py",
             "velollm_core/testing/gguf_files.py",
+            "plugins/velollm-llamacpp/velollm_llamacpp",
             "benchmarks/ggml_kernels.py",
             "benchmarks/rates.py",
+            "benchmarks/served.py",
         ],
     )
 

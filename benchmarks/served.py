@@ -7,7 +7,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -42,6 +43,23 @@ def engine(named: str | None = None) -> Installation:
     return LlamaCpp().probe(options, os.environ)[0]
 
 
+@contextmanager
+def started(
+    installation: Installation, model: Model, config: Config
+) -> Iterator[tuple[Session, Path]]:
+    """``model`` on that engine: a session, and the engine's log, which is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(
+            directory=Path(folder),
+            log_path=Path(folder) / "engine.log",
+            environ=os.environ,
+            deadline=time.monotonic() + _START_S,
+        )
+        settings = Settings(config=config)
+        with LlamaCpp().launch(installation, model, settings, place) as session:
+            yield session, place.log_path
+
+
 def speeds(
     installation: Installation,
     path: Path,
@@ -61,7 +79,6 @@ def speeds(
         answer_tokens: of each answer at most.
         rounds: requests of each length; the lengths take turns.
     """
-    backend = LlamaCpp()
     spec = model_spec(read_model_files(path))
     model = Model(reference=path.name, path=path, spec=spec)
     config = Config(
@@ -72,24 +89,17 @@ def speeds(
             "context": max(lengths) + answer_tokens + 256,
         }
     )
-    complete = backend.defaults(installation, model).config | config
+    complete = LlamaCpp().defaults(installation, model).config | config
     drawn = random.Random(0)
     found: dict[int, list[tuple[float, float, int]]] = {length: [] for length in lengths}
-    with tempfile.TemporaryDirectory() as folder:
-        place = Place(
-            directory=Path(folder),
-            log_path=Path(folder) / "engine.log",
-            environ=os.environ,
-            deadline=time.monotonic() + _START_S,
-        )
-        with backend.launch(installation, model, Settings(config=complete), place) as session:
-            for warm in (True, *(False,) * rounds):
-                for length in lengths[:1] if warm else lengths:
-                    words = spec.vocabulary_size or 0
-                    prompt = tuple(drawn.randrange(_ORDINARY, words) for _ in range(length))
-                    one = _speeds(session, prompt, answer_tokens)
-                    if one is not None and not warm:
-                        found[length].append(one)
+    with started(installation, model, complete) as (session, _):
+        for warm in (True, *(False,) * rounds):
+            for length in lengths[:1] if warm else lengths:
+                words = spec.vocabulary_size or 0
+                prompt = tuple(drawn.randrange(_ORDINARY, words) for _ in range(length))
+                one = _speeds(session, prompt, answer_tokens)
+                if one is not None and not warm:
+                    found[length].append(one)
     return [
         Speeds(
             prompt_tokens=length,

@@ -154,7 +154,8 @@ def llamacpp_knobs() -> tuple[Knob, ...]:
 
 def ollama_knobs() -> tuple[Knob, ...]:
     """The experimental group included; read back as from a server that VeloLLM starts."""
-    from velollm_ollama.knobs import ENTRIES, EXPERIMENTAL
+    from velollm_ollama.entries import ENTRIES
+    from velollm_ollama.experimental import EXPERIMENTAL
     from velollm_ollama.readback import unreadable
 
     return tuple(

@@ -68,9 +68,9 @@ class Range:
 
     def accepts(self, value: Value) -> bool:
         """Whether ``value`` is a finite number of the right type within the ends."""
-        if isinstance(value, (bool, str)) or (self.integral and isinstance(value, float)):
-            return False
-        return math.isfinite(value) and self.low <= value <= self.high
+        if isinstance(value, float):
+            return not self.integral and math.isfinite(value) and self.low <= value <= self.high
+        return isinstance(value, int) and type(value) is not bool and self.low <= value <= self.high
 
     def __str__(self) -> str:
         return f"{self.low}..{self.high}"
@@ -91,7 +91,8 @@ class Knob:
     ``unreadable`` says why the engine cannot tell the value back, and is ``None`` for a knob whose
     value :meth:`~velollm_core.backends.contract.Session.effective` reports. ``own_choice`` is the
     value that leaves it to the engine, if there is one. ``per_slot``: the value counts for each
-    slot, not for all of them together.
+    slot, not for all of them together. ``experimental``: it works only in some versions of the
+    engine, so it is proposed only to who asks for that.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Knob:
     unreadable: str | None = None
     own_choice: Value | None = None
     per_slot: bool = False
+    experimental: bool = False
 
     def parse(self, text: str) -> Value:
         """The value that ``text`` means for this knob.
@@ -117,7 +119,7 @@ class Knob:
         whole = isinstance(self.domain, Range) and self.domain.integral
         for reading in _readings(text):
             number = type(reading) is int and isinstance(self.domain, Range) and not whole
-            value = float(reading) if number else reading
+            value = float(text) if number else reading  # of the text: an int may be too large
             if self.domain.accepts(value):
                 return value
         unit = f" {self.unit}" if self.unit else ""

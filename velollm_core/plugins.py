@@ -7,6 +7,7 @@ guard. This is the only file that touches pluggy's hooks: one typed method a hoo
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -148,7 +149,7 @@ class Plugins:
     def suggest(self, context: AdviceContext) -> tuple[Suggestion | Kept, ...]:
         """What the rules of every plugin suggest, in the order of plugin names."""
         found: list[Suggestion | Kept] = []
-        self._each("velollm_suggest", lambda result: found.extend(result or ()), context=context)
+        self._each("velollm_suggest", lambda result: found.extend(_advice(result)), context=context)
         return tuple(found)
 
     def diagnose(self, context: Context) -> Mapping[str, tuple[Check, ...]]:
@@ -275,6 +276,38 @@ def _sorted_entry_points() -> list[EntryPoint]:
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _advice(result: Any) -> tuple[Suggestion | Kept, ...]:
+    """What a rule gave back, all of which the planner can work with.
+
+    Raises:
+        UsageError: something of it is of another type than it has to be.
+    """
+    from velollm_core.config import Kept, Suggestion
+
+    entries = tuple(result or ())
+    for entry in entries:
+        sound = (isinstance(entry, Suggestion) and _is_sound(entry)) or (
+            isinstance(entry, Kept)
+            and isinstance(entry.knobs, tuple)
+            and isinstance(entry.reason, str)
+        )
+        if not sound:
+            raise UsageError(f"suggests what is no sound Suggestion or Kept: {reprlib.repr(entry)}")
+    return entries
+
+
+def _is_sound(entry: Suggestion) -> bool:
+    from velollm_core.config import Config
+
+    return (
+        isinstance(entry.assignments, Config)
+        and bool(entry.assignments)
+        and all(isinstance(value, (bool, int, float, str)) for value in entry.assignments.values())
+        and all(isinstance(text, str) for text in (entry.reason, entry.effect, entry.source))
+        and entry.confidence in {"high", "medium", "low"}
+    )
 
 
 def _ignore(_: Any) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from velollm_core import hookimpl
+from velollm_core.backends.contract import Backend, Installation
+from velollm_core.cli import fit as fit_command
+from velollm_core.cli.state import State
 from velollm_core.cli.what_if import imagined
-from velollm_core.errors import UsageError
+from velollm_core.config import Knob, Range, Role
+from velollm_core.errors import Unavailable, UsageError, VeloError
 from velollm_core.hardware.spec import CpuInfo, GpuInfo, HardwareSpec, MemoryInfo, OsInfo
+from velollm_core.models.memory import Part
+from velollm_core.plugins import Plugins
+from velollm_core.testing.gguf_files import mixture_of_experts, transformer
 
 GIB = 1 << 30
 HERE = HardwareSpec(
@@ -109,7 +119,10 @@ def test_the_document_holds_uses_candidates_and_the_front(velollm):
     best = document["candidates"][document["front"][0]]
     assert best["placement"]["gpu_layers"] == 31
     assert best["largest_context_tokens"] == 2 * 8192
-    assert document["notes"] == ["the model was trained for a context of 8,192 tokens"]
+    trained, prompts = document["notes"]
+    assert trained == "the model was trained for a context of 8,192 tokens"
+    assert prompts.startswith("no speed of reading prompts is predicted for imagined GPU 0: ")
+    assert best["prefill"] is None
     assert best["decode"]["tokens_per_s"] > 0
     assert best["decode"]["binds"] in {"bandwidth", "arithmetic", "link", "overhead"}
 
@@ -126,3 +139,108 @@ def test_a_mistake_is_told_in_one_sentence(velollm):
     assert done.returncode == 2
     assert done.stderr.startswith("velollm: --what-if: 'gpu=24' cannot be used")
     assert done.stdout == ""
+
+
+@define
+class Planner(Backend):
+    """An engine whose planner says that all of it is one mebibyte, and keeps what it was asked."""
+
+    name: str = "planner"
+    found: bool = True
+    fault: str = ""
+    asked: list = field(factory=list)
+
+    def probe(self, options, environ):
+        here = Installation(backend=self.name, kind="binary", location="/opt/planner")
+        return (here,) if self.found else ()
+
+    def models(self, installation):
+        return ()
+
+    def knobs(self, installation, model):
+        roles = {"context": Role.CONTEXT, "layers": Role.PLACEMENT}
+        return tuple(
+            Knob(name=name, role=role, domain=Range(0, 1 << 20), summary="", source="the planner")
+            for name, role in roles.items()
+        )
+
+    def own_plan(self, installation, model, config):
+        if self.fault:
+            raise Unavailable(self.fault)
+        self.asked.append(dict(config))
+        return {"Host": Part(weights_bytes=1 << 20)}
+
+
+@pytest.fixture
+def fit_note(monkeypatch, tmp_path, capsys):
+    """What the last note says of ``engine`` for the model that ``write`` writes, on ``machine``."""
+
+    def run(engine, write=transformer, machine=HERE, name="planner"):
+        @hookimpl
+        def velollm_register_backends(register):
+            register(engine)
+
+        state = State()
+        state.environ = {}
+        state.backend, state.json = name, True
+        state.plugins = Plugins()
+        plugin = SimpleNamespace(velollm_register_backends=velollm_register_backends)
+        state.plugins.add(lambda: plugin, "planner")
+        monkeypatch.setattr(fit_command, "_machine", lambda *_: machine)
+        path = write(tmp_path / "model.gguf")
+        words = [str(path), "--context", "256", "--parallel", "1"]
+        with fit_command.fit.make_context("fit", words, obj=state) as context:
+            fit_command.fit.invoke(context)
+        document = json.loads(capsys.readouterr().out)
+        shown = [document["candidates"][position]["placement"] for position in document["front"]]
+        return document["notes"][-1], shown
+
+    return run
+
+
+FAST = evolve(HERE.cpu, clock_hz=3e9, instruction_sets=("AVX2",))
+SLOW_GPU = evolve(
+    HERE.gpus[0], memory_total_bytes=8 * GIB, memory_bandwidth_bytes_per_s=1e8, name="slow"
+)
+
+
+def test_the_engine_s_own_planner_is_asked_about_the_placement_shown_first(fit_note):
+    engine = Planner()
+    note, shown = fit_note(engine, machine=evolve(HERE, cpu=FAST, gpus=(SLOW_GPU,)))
+    assert shown[0]["gpu_layers"] == 0
+    assert engine.asked == [{"context": 256, "layers": 0}]
+    assert note.startswith("of 'main memory' planner's own planner says: weights 1 MiB")
+    assert "% in all" in note
+    engine = Planner()
+    note, shown = fit_note(engine, machine=evolve(HERE, gpus=(SLOW_GPU,)))
+    assert engine.asked == [{"context": 256, "layers": shown[0]["gpu_layers"]}]
+    assert note.startswith("of 'GPU' planner's")
+
+
+def test_a_planner_that_cannot_be_told_where_experts_lie_is_not_asked_about_something_else(
+    fit_note,
+):
+    engine = Planner()
+    card = evolve(SLOW_GPU, memory_total_bytes=GIB + (20 << 20))
+    note, shown = fit_note(engine, mixture_of_experts, evolve(HERE, gpus=(card,)))
+    assert all(entry["cpu_expert_layers"] for entry in shown)
+    assert engine.asked == []
+    assert note == "planner was not asked: it cannot be told where experts lie"
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        (Planner(found=False), "planner could not be asked: backend planner found no engine."),
+        (Planner(fault="it crashed."), "planner could not be asked: it crashed."),
+    ],
+)
+def test_what_fits_is_shown_even_where_the_named_engine_fails(engine, said, fit_note):
+    note, shown = fit_note(engine)
+    assert note == said
+    assert shown
+
+
+def test_a_backend_that_does_not_exist_is_a_mistake(fit_note):
+    with pytest.raises(VeloError, match="'typo'"):
+        fit_note(Planner(), name="typo")

@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 from velollm_core import hookimpl
 from velollm_core.backends import quoting
 from velollm_core.backends.changes import Change, undo
-from velollm_core.backends.contract import Installation
+from velollm_core.backends.contract import Installation, Option
 from velollm_core.cli.optimize import command
 from velollm_core.cli.state import State
 from velollm_core.config import Config, Kept, LeftOut, Settings, Suggestion
@@ -49,16 +49,25 @@ class Tunable(FakeBackend):
 
     file: Path = Path()
     kinds: tuple[str, ...] = ("binary",)
+    options: tuple[Option, ...] = (Option(name="experimental", summary="on: more"),)
+    held: dict = field(factory=dict)
     offered: tuple = (FOUR, Kept(knobs=("cache",), reason="It is cheap."))
     needs_root: bool = False
     then: tuple[str, ...] = ()
     left_out: tuple = ()
     spec: ModelSpec | None = None
     measured: list = field(factory=list)
+    started_with: list = field(factory=list)
 
     def probe(self, options, environ):
         return tuple(
-            Installation(backend=self.name, kind=kind, location=PLACES[kind], version="1")
+            Installation(
+                backend=self.name,
+                kind=kind,
+                location=PLACES[kind],
+                version="1",
+                options=dict(options),
+            )
             for kind in self.kinds
         )
 
@@ -105,8 +114,12 @@ class Tunable(FakeBackend):
             ),
         )
 
+    def in_memory(self, installation):
+        return self.held if installation.kind == "server" else {}
+
     def launch(self, installation, model, settings, place):
         self.measured.append((installation.kind, dict(settings.config)))
+        self.started_with.append(dict(installation.options))
         return super().launch(installation, model, settings, place)
 
 
@@ -433,6 +446,33 @@ def test_a_knob_that_a_running_server_cannot_change_is_measured_beside_it(optimi
     assert done.code == 0, done.err
     assert "on one that VeloLLM starts beside it" in words_of(done.err)
     assert {kind for kind, _ in optimize.backend.measured} == {"binary"}
+
+
+def test_what_is_experimental_is_measured_with_its_knobs(optimize):
+    done = optimize(*VERIFY, "--experimental", kinds=("server", "binary"))
+    assert done.code == 0, done.err
+    assert optimize.backend.started_with[0] == {"experimental": "on"}
+    optimize(*VERIFY, kinds=("server", "binary"))
+    assert optimize.backend.started_with[0] == {}
+
+
+def test_beside_a_server_that_holds_the_model_nothing_is_measured_unless_it_is_wanted(optimize):
+    held = {"fake-model": "fake stop fake-model"}
+    calm = [word for word in VERIFY if word != "--force"]
+    done = optimize(*calm, kinds=("server", "binary"), held=held)
+    assert done.code == 4
+    assert "holds fake-model in memory" in words_of(done.err)
+    assert "fake stop fake-model" in done.err
+    assert optimize.backend.measured == []
+    done = optimize(*VERIFY, kinds=("server", "binary"), held=held)
+    assert done.code == 0
+    assert "holds fake-model in memory" in words_of(done.err)
+
+
+def test_beside_a_server_that_holds_another_model_it_is_said(optimize):
+    done = optimize(*VERIFY, kinds=("server", "binary"), held={"other": "fake stop other"})
+    assert done.code == 0
+    assert "holds other in memory" in words_of(done.err)
 
 
 def test_a_knob_that_a_running_server_cannot_change_is_named_where_nothing_can_be_started(

@@ -22,6 +22,7 @@ from velollm_core.testing.fakes import FakeBackend
 class Told(FakeBackend):
     """An engine that tells its settings."""
 
+    startable: str = "-X mode=own"
     own: Config = field(factory=lambda: Config({"threads": 4, "cache": True}))
 
     def current(self, installation, model, environ):
@@ -101,8 +102,12 @@ def test_on_a_running_server_both_arms_set_what_differs_and_nothing_else(planned
 
 
 def test_what_a_running_server_cannot_do_is_refused(planned):
-    with pytest.raises(UsageError, match="threads cannot be changed on a server that runs"):
+    with pytest.raises(UsageError, match="threads cannot be changed on a server that runs") as told:
         planned("--ab", "threads=2", kind="server")
+    assert told.value.hint == "Let VeloLLM start the server: -X mode=own"
+    with pytest.raises(UsageError, match="--baseline needs") as told:
+        planned("--baseline", kind="server")
+    assert told.value.hint == "Let VeloLLM start the server: -X mode=own, or leave out --baseline."
     with pytest.raises(UsageError, match="does not tell what cache is now"):
         planned("--ab", "cache=off", kind="server", own={})
     assert configs(planned("--ab", "cache=off", "--set", "cache=on", kind="server", own={})) == {

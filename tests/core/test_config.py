@@ -43,6 +43,8 @@ def test_text_becomes_the_value_of_the_domains_own_type(domain, text, value):
         (Range(0.0, 1.0), "true"),
         (Range(0.0, 1.0), "nan"),
         (Range(0.0, 1.0), "inf"),
+        (Range(0.0, 1.0), "9" * 400),
+        (Range(1, 64), "9" * 400),
         (Choices((True, False)), "1"),
         (Choices(("f16",)), "f17"),
     ],

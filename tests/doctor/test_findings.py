@@ -241,6 +241,12 @@ def test_a_quota_below_the_threads_that_the_engine_chooses(machine):
     assert "bench --ab threads=2" in found.advice
 
 
+def test_of_a_large_quota_the_advice_is_what_optimize_proposes(machine):
+    more = {"logical": 128, "physical": 64, "quota_cpus": 57.0, "usable": 57.0}
+    machine.cpu = evolve(machine.cpu, **more)
+    assert "bench --ab threads=56" in machine.only("threads-above-limit").advice
+
+
 def test_efficiency_cores_are_not_counted_among_the_threads_that_an_engine_chooses(machine):
     machine.cpu = evolve(
         machine.cpu, performance_cores=6, efficiency_cores=2, quota_cpus=6.0, usable=6.0

@@ -11,7 +11,7 @@ from attrs import evolve
 from velollm_core import documents
 from velollm_core.hardware import bandwidth, gpu_amd
 from velollm_core.hardware.bandwidth import Bandwidth, measure_bandwidth
-from velollm_core.hardware.describe import describe
+from velollm_core.hardware.describe import describe, limits
 from velollm_core.hardware.detect import available_bytes, detect, fingerprint
 from velollm_core.hardware.gpu_hooks import velollm_detect_gpus
 from velollm_core.hardware.gpus import merge_gpus
@@ -319,3 +319,20 @@ def test_measuring_is_on_request_and_its_failure_is_noted(planted, monkeypatch):
     monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda *_: None)
     spec = detect(planted(), gpus=NOTHING, measure=True)
     assert spec.notes == ("memory bandwidth: too little memory is free to measure it",)
+
+
+@pytest.mark.parametrize(
+    ("quota_cpus", "usable_cpus", "said"),
+    [
+        (None, (), "8 processors"),
+        (1.5, (), "a quota of 1.5 processors"),
+        (64.0, (), "8 processors"),
+        (4.0, (0, 1), "an affinity mask of 2 of 8 processors"),
+        (1.5, (0, 1), "a quota of 1.5 processors and an affinity mask of 2 of 8 processors"),
+    ],
+)
+def test_only_what_leaves_less_than_the_machine_has_is_named_as_a_limit(
+    quota_cpus, usable_cpus, said
+):
+    cpu = evolve(SPEC.cpu, logical=8, quota_cpus=quota_cpus, usable_cpus=usable_cpus)
+    assert limits(cpu) == said

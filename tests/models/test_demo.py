@@ -135,8 +135,10 @@ def test_ctrl_c_leaves_nothing_behind(offline, unanswering_index):
         text=True,
     )
     assert process.stdout.readline() == "started\n"
-    wait_for(lambda: psutil.Process(process.pid).children())
+    models = cache_directory(hanging) / "models"
+    wait_for(lambda: any(log.stat().st_size for log in models.glob(".fetch-*/pip.log")))
     children = psutil.Process(process.pid).children(recursive=True)
+    assert any("pip" in child.cmdline() for child in children)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from attrs import evolve
 from hypothesis import given, settings
@@ -100,6 +102,55 @@ def test_more_memory_never_gives_less_on_gpus_or_a_smaller_context(
             spec, use, small, before
         )
     assert largest_context(spec, use, large) >= largest_context(spec, use, small)
+
+
+@few
+@given(
+    use=uses,
+    rooms=st.lists(st.none() | st.integers(0, 120), min_size=2, max_size=3),
+    more=st.integers(1, 80),
+    experts=st.booleans(),
+)
+def test_on_unequal_gpus_whatever_fits_in_any_split_is_found_and_more_memory_loses_no_layer(
+    *, small_spec, use, rooms, more, experts
+):
+    """``None``: room for exactly what one GPU takes that holds everything."""
+    spec = small_spec(experts=8 if experts else 0)
+    alone = plan_memory(spec, use, Placement(gpu_layers=5), gpus=1).gpus[0].total_bytes
+    sizes = [alone if size is None else size * MIB for size in rooms]
+    small = Budget(host_bytes=1 << 40, gpu_bytes=tuple(sizes), margin_bytes=0)
+    for layers in range(1, spec.layers + 2):
+        ways = (way for way in product(range(layers + 1), repeat=len(sizes)) if sum(way) == layers)
+        splits = (Placement(gpu_layers=layers, split=tuple(map(float, way))) for way in ways)
+        possible = any(fits(plan(spec, use, small, way), small) for way in splits)
+        assert (place(spec, use, small, gpu_layers=layers) is not None) == possible
+    before = best_placement(spec, use, small)
+    for position in range(len(sizes)):
+        larger = [size + more * MIB * (k == position) for k, size in enumerate(sizes)]
+        large = evolve(small, gpu_bytes=tuple(larger))
+        after = best_placement(spec, use, large)
+        assert after.gpu_layers >= before.gpu_layers
+        assert fits(plan(spec, use, large, after), large)
+        assert largest_context(spec, use, large, before) >= largest_context(
+            spec, use, small, before
+        )
+
+
+@pytest.mark.parametrize("second_mib", [0, 20, 30, 60])
+def test_a_second_gpu_that_helps_little_costs_no_layer_on_the_first(small_spec, second_mib):
+    spec, use = small_spec(), evolve(USE, context_tokens=16384)
+    alone = plan_memory(spec, use, Placement(gpu_layers=5), gpus=1).gpus[0].total_bytes
+    room = Budget(host_bytes=1 << 40, gpu_bytes=(alone, second_mib * MIB), margin_bytes=0)
+    assert best_placement(spec, use, room).gpu_layers == 5
+
+
+def test_a_model_whose_layers_are_not_told_apart_is_placed_by_their_mean(small_spec):
+    spec = small_spec(layer_bytes=(), expert_bytes=(), shapes=(), type_bytes={"Q8_0": 32 * MIB})
+    room = budget(100, [45])
+    found = candidates(spec, USE, room, rates(room))
+    assert 0 < found[0].placement.gpu_layers < 5
+    assert found[0].decode is None
+    assert largest_context(spec, USE, room) > 4096
 
 
 @few

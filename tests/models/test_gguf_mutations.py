@@ -27,10 +27,19 @@ import json, sys, time, traceback
 from pathlib import Path
 
 import psutil
-from velollm_core.errors import ModelError
+from velollm_core.errors import ModelError, UsageError
+from velollm_core.models.describe import describe
+from velollm_core.models.fit import Budget, largest_context
 from velollm_core.models.fingerprint import fingerprint
 from velollm_core.models.header import model_spec
+from velollm_core.models.memory import Placement, Use, plan_memory
 from velollm_core.models.parts import read_model_files
+from velollm_core.models.roofline import Arithmetic, DeviceRates, Rate, Rates, decode, prefill
+from velollm_core.models.spec import Model
+
+KERNELS = Arithmetic(vector={"*": Rate(1e9)}, matrix={"*": Rate(1e9)})
+DEVICE = DeviceRates(bandwidth_bytes_per_s=1e10, weights=KERNELS, attention=KERNELS)
+RATES = Rates(host=DEVICE, gpus=(DEVICE,), link_bytes_per_s=1e9, step_s=1e-4)
 
 def peak_bytes():
     if sys.platform == "win32":
@@ -49,7 +58,20 @@ def read(path):
             if hasattr(value, "values") and len(value.raw) < 10_000:
                 value.values()
     fingerprint(files)
-    return model_spec(files)
+    use_model(model_spec(files))
+
+def use_model(spec):
+    describe(Model(reference="mutant", spec=spec))
+    for attention, kind in ((True, "f16"), (False, "f16"), (True, "q8_0")):
+        use = Use(context_tokens=512, flash_attention=attention, type_k=kind, type_v=kind)
+        try:
+            for placement in (Placement(), Placement(gpu_layers=1, cpu_expert_layers=1)):
+                plan_memory(spec, use, placement, gpus=1)
+                decode(spec, use, RATES, placement, depth_tokens=100)
+                prefill(spec, use, RATES, placement)
+            largest_context(spec, use, Budget(host_bytes=1 << 30), Placement())
+        except UsageError as error:  # heads that do not fill the blocks of this type
+            assert kind == "q8_0", error
 
 print(json.dumps(peak_bytes()), flush=True)
 for line in sys.stdin:
@@ -179,6 +201,42 @@ def test_500_damaged_files_are_read_or_refused_in_one_sentence(
     assert len(reader.outcomes) >= 500
     read = reader.outcomes.count("read")
     assert 0 < read < len(reader.outcomes) / 2, "the damage is too slight, or too coarse"
+
+
+COUNTS = (
+    *("block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size"),
+    *("expert_count", "expert_used_count", "nextn_predict_layers"),
+    *("wkv.head_size", "token_shift_count", "shortconv.l_cache", "kda.head_dim"),
+    *(f"ssm.{part}" for part in ("conv_kernel", "inner_size", "state_size", "group_count")),
+    *(
+        f"attention.{part}"
+        for part in (
+            *("head_count", "head_count_kv", "key_length", "value_length", "key_length_mla"),
+            *("sliding_window", "sliding_window_pattern", "shared_kv_layers"),
+        )
+    ),
+)
+TENSORS = {
+    "token_embd.weight": (8, 32),
+    "blk.0.attn_q.weight": (32, 32),
+    "blk.0.attn_k.weight": (32, 32),
+    "blk.0.ffn_gate_exps.weight": (2, 64, 32),
+    "blk.0.ffn_down_exps.weight": (2, 32, 64),
+    "blk.1.ssm_in.weight": (32, 32),
+}
+
+
+@pytest.mark.parametrize("key", COUNTS)
+def test_a_model_with_any_number_under_a_key_is_planned_or_refused(key, write_model, reader):
+    mixture = {"llama.expert_count": 2, "llama.expert_used_count": 1}
+    for value in (0, 1, 2**31 - 1, 2**40, 2**62):
+
+        def add(writer, value=value):
+            writer.add_uint64(f"llama.{key}", value)
+
+        path = write_model(keys=mixture | {f"llama.{key}": None}, tensors=TENSORS, add=add)
+        outcome = reader.check(path)
+        assert outcome == "read" or f"llama.{key} is " in outcome or "expert_used_count" in outcome
 
 
 def claim_of_half_a_million():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from attrs import evolve
 from hypothesis import given, settings
@@ -303,4 +301,20 @@ def test_one_more_layer_on_a_gpu_is_never_less_there(spec, use, layers):
     )
     assert fewer.weights_bytes <= more.weights_bytes
     assert fewer.kv_bytes <= more.kv_bytes
-    assert math.isfinite(fewer.compute_bytes)
+    assert (fewer.compute_bytes > 0) == (layers > 0)
+
+
+@given(models(), USES, st.integers(2, 7), st.data())
+@settings(max_examples=60, deadline=None)
+def test_of_two_gpus_that_share_one_more_layer_on_the_first_never_takes_less_there(
+    spec, use, layers, data
+):
+    layers = min(layers, spec.layers + 1)
+    first = data.draw(st.integers(1, max(1, layers - 2)))
+    fewer, more = (
+        plan_memory(
+            spec, use, Placement(gpu_layers=layers, split=(count, layers - count)), gpus=2
+        ).gpus[0]
+        for count in (first, min(first + 1, layers - 1))
+    )
+    assert fewer.total_bytes <= more.total_bytes

@@ -105,6 +105,17 @@ def test_a_window_is_all_of_the_cache_that_a_sliding_layer_reads(small_spec):
     assert depths[0] == depths[1]
 
 
+def test_a_layer_without_a_cache_of_its_own_reads_that_of_the_last_one_like_it(small_spec):
+    slides = (True, False, True, False)
+    spec = small_spec(sliding_window=128, sliding_layers=slides, kv_heads=(2, 4, 0, 0))
+    read = sum(spec.layer_bytes) + spec.output_bytes + 2 * (128 * 2 + 1000 * 4) * 2 * 64 * 2
+    found = decode(spec, USE, Rates(host=device()), depth_tokens=999)
+    assert found.tokens_per_s == pytest.approx(1e9 / read)
+    without = evolve(spec, kv_heads=(0,) * 4)
+    found = decode(without, USE, Rates(host=device()), depth_tokens=999)
+    assert found.tokens_per_s == pytest.approx(1e9 / (sum(spec.layer_bytes) + spec.output_bytes))
+
+
 def test_the_devices_of_a_split_work_one_after_the_other(small_spec):
     spec = small_spec()
     rates = Rates(host=device(), gpus=(device(1e12),), link_bytes_per_s=1e30)

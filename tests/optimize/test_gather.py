@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -114,6 +115,40 @@ def test_a_plugin_that_raises_costs_its_own_suggestions_alone(ask):
 
 
 @pytest.mark.parametrize(
+    "bad",
+    [
+        "threads",
+        3,
+        [Suggestion(assignments={"depth": 3}, reason="R.", effect="E.", source="s")],
+        [Suggestion(assignments=Config({"depth": None}), reason="R.", effect="E.", source="s")],
+        [Suggestion(assignments=Config({"depth": [1]}), reason="R.", effect="E.", source="s")],
+        [Suggestion(assignments=Config(), reason="R.", effect="E.", source="s")],
+        [Suggestion(assignments=Config({"depth": 3}), reason=None, effect="E.", source="s")],
+        [Kept(knobs="threads", reason="R.")],
+        [Kept(knobs=("threads",), reason=None)],
+        (Kept(knobs=("threads",), reason=str(1 / n)) for n in (1, 0)),
+    ],
+)
+def test_a_plugin_that_suggests_nonsense_costs_one_line(ask, bad):
+    class Broken:
+        @hookimpl
+        def velollm_suggest(self, context):
+            return bad
+
+    both = plugins(broken=Broken(), core=hooks)
+    found = ask(plugins=both)
+    assert dict(found.changes) == {"depth": 2, "threads": 2}
+    assert found.kept == ()
+    assert [entry.name for entry in both.broken] == ["broken"]
+
+
+def test_what_is_required_of_a_server_on_another_machine_is_not_passed_over(ask):
+    server = Installation(backend="made", kind="server", location="http://gpu-box.example:8080")
+    found = ask(installation=server, requirements=Requirements(context_tokens=8192, parallel=4))
+    assert "8192 tokens a request and 4 requests at once cannot be told here" in found.obstacle
+
+
+@pytest.mark.parametrize(
     ("location", "proposes"),
     [("http://127.0.0.1:8080", True), ("http://gpu-box.example:8080", False)],
 )
@@ -143,13 +178,44 @@ sys.stdin.read()
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS shows only root who listens")
 def test_what_a_running_server_holds_counts_as_free_since_it_is_started_anew(profiles):
-    machine = profiles.machine(profiles.cpu(4), 64, free=0.5)
+    used = {"limit_bytes": 2**31, "limit_used_bytes": 2**30}
+    machine = profiles.machine(profiles.cpu(4), 64, free=0.5, **used)
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
-        port = int(server.stdout.readline())
-        freed = as_if_stopped(machine, f"http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        pids = Made().server_pids(Installation(backend="made", kind="server", location=url))
+        freed = as_if_stopped(machine, pids)
         server.stdin.close()
+    assert pids == (server.pid,)
     more = freed.memory.available_bytes - machine.memory.available_bytes
     assert more >= 96 * 2**20
-    assert as_if_stopped(machine, f"http://127.0.0.1:{port}") == machine
+    assert as_if_stopped(machine, pids) == machine
+    if sys.platform == "linux":  # a child is in the control group of its parent
+        less = machine.memory.limit_used_bytes - freed.memory.limit_used_bytes
+        assert less == more
+
+
+def test_which_processes_a_server_is_is_for_its_backend_to_say(profiles):
+    """Who listens at a port is told only of one's own processes, not of a service."""
+
+    class Service(Made):
+        def server_pids(self, installation):
+            return (os.getpid(),)
+
+        def suggest(self, context):
+            seen.append(context.hardware.memory.available_bytes)
+            return ()
+
+    seen = []
+    machine = profiles.machine(profiles.cpu(4), 64, free=0.5)
+    for kind in ("binary", "server"):
+        advise(
+            Service(),
+            Installation(backend="made", kind=kind, location="http://127.0.0.1:9"),
+            Model(reference="m"),
+            hardware=machine,
+            environ={},
+            plugins=plugins(core=hooks),
+        )
+    assert seen[0] == machine.memory.available_bytes < seen[1]

@@ -83,4 +83,4 @@ def test_8_16_and_24_gb_get_different_configurations_for_a_model_on_the_edge(pro
     plans = [profiles.planned(profiles.advice(f"nvidia-{gib}gb", "8b")) for gib in (8, 16, 24)]
     assert len({plan.changes for plan in plans}) == 3
     contexts = [plan.changes.get("context") for plan in plans]
-    assert contexts == [16384, 65536, None]  # the last holds all that the model was trained for
+    assert contexts == [20480, 81920, None]  # the last holds all that the model was trained for

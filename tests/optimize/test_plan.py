@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from attrs import evolve
@@ -23,7 +24,9 @@ from velollm_core.config import (
     Suggestion,
     problems,
 )
+from velollm_core.errors import DocumentError
 from velollm_core.models.spec import Model
+from velollm_core.optimize.outcome import File, Outcome
 from velollm_core.optimize.plan import plan
 from velollm_core.optimize.spec import KIND, MAJOR, Plan, settings_of
 
@@ -171,12 +174,27 @@ def test_the_settings_to_write_are_those_that_the_plan_changes_and_no_others(con
     assert settings.extra_args == ()
 
 
-def test_a_plan_is_a_document_that_comes_back_as_it_was_and_names_no_home(context):
-    found = made(context, suggestion(a=2), suggestion(c=1), Kept(knobs=("b",), reason="Right."))
-    text = documents.dumps(KIND, MAJOR, found)
-    assert json.loads(text)["schema"] == "velollm.optimize/1"
-    assert documents.loads(text, KIND, MAJOR, Plan, "here") == found
-    assert "somebody" not in text
+def test_the_document_is_that_of_the_outcome_and_stays_readable(context):
+    """As one was written: what reads and writes it elsewhere breaks where this does."""
+    kept = Kept(knobs=("mode",), reason="Right.")
+    found = made(context, suggestion(a=2, b=2), suggestion(c=1), kept)
+    found = evolve(found, velollm_version="0.1.0")
+    outcome = Outcome(plan=found, files=(File(path="~/x", summary="new", written=True),))
+    written = (Path(__file__).parent / "optimize-1.json").read_text(encoding="utf-8")
+    assert json.loads(written) == json.loads(documents.dumps(KIND, MAJOR, outcome))
+    assert documents.loads(written, KIND, MAJOR, Outcome, "here") == outcome
+    with pytest.raises(DocumentError):
+        documents.loads(written, KIND, MAJOR, Plan, "here")
+    assert "somebody" not in written
+
+
+def test_a_setting_that_some_versions_alone_have_is_for_who_asks_for_it_and_marked(context):
+    knobs = (evolve(KNOBS[0], experimental=True), *KNOBS[1:])
+    found = made(evolve(context, knobs=knobs), suggestion(a=2))
+    assert found.proposals == ()
+    assert "--experimental" in found.withdrawn[0].reason
+    asked = made(evolve(context, knobs=knobs, experimental=True), suggestion(a=2))
+    assert asked.proposals[0].experimental
 
 
 def heavy(profiles, machine, **gib):

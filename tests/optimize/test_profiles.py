@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from velollm_core.backends.advice import Requirements
 from velollm_core.config import Role
 from velollm_core.optimize.memory import resolve
 
@@ -119,6 +120,18 @@ def test_a_model_that_does_not_fit_is_said_not_to_with_figures_and_a_way_out(pla
             assert "GiB" in plan.obstacle
             assert "would" in plan.obstacle
             assert not case.resolved.fits, (machine, model)
+
+
+def test_the_context_that_is_said_to_fit_does_where_it_is_asked_for(plans, profiles):
+    followed = 0
+    for (machine, model), (case, plan) in plans.items():
+        _, found, rest = (plan.obstacle or "").partition("--context ")
+        if found:
+            wanted = Requirements(context_tokens=int(rest.partition(".")[0]))
+            again = profiles.advice(machine, model, case.context.backend, requirements=wanted)
+            assert profiles.planned(again).obstacle is None, (machine, model)
+            followed += 1
+    assert followed
 
 
 def test_the_largest_model_fits_where_there_is_memory_for_it_and_nowhere_else(plans):

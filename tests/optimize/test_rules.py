@@ -8,8 +8,9 @@ from attrs import evolve
 from velollm_core.backends.advice import Goal, Requirements
 from velollm_core.config import Range, Role, problems
 from velollm_core.hardware.spec import CpuInfo
+from velollm_core.hardware.threads import decode_threads
 from velollm_core.optimize.memory import resolve, streams
-from velollm_core.optimize.rules.threads import decode_threads
+from velollm_core.optimize.words import round_figure
 
 
 def changes(profiles, machine, model="small", engine="llamacpp", **wanted):
@@ -65,6 +66,11 @@ def test_two_threads_a_core_set_by_hand_become_one(profiles):
 def test_fewer_threads_than_cores_set_by_hand_are_left_unless_most_cores_idle(profiles):
     assert changes(profiles, "nvidia-24gb", "8b", changes={"threads": 6}) == {}
     assert changes(profiles, "nvidia-24gb", "8b", changes={"threads": 1}) == {"threads": 8}
+
+
+def test_too_few_threads_that_read_prompts_become_as_many_as_generate(profiles):
+    assert changes(profiles, "laptop-8gb", changes={"threads_batch": 1})["threads_batch"] == 4
+    assert "threads_batch" not in changes(profiles, "laptop-8gb", changes={"threads_batch": 2})
 
 
 def test_slow_cores_read_prompts_only_for_who_asks_for_speed_and_then_with_low_confidence(profiles):
@@ -126,15 +132,24 @@ def test_a_context_that_is_set_is_not_lowered_whatever_the_goal(profiles):
         assert "context" not in made
 
 
-def test_a_quantized_kv_cache_is_proposed_only_where_nothing_else_fits(profiles):
-    for goal in (Goal.LATENCY, Goal.THROUGHPUT):
-        for machine in ("nvidia-8gb", "container-2-of-64"):
-            assert "cache_type_k" not in changes(profiles, machine, "8b", goal=goal)
-    tight = profiles.machine(profiles.cpu(4), 8, free=0.6)
-    plan = profiles.planned(profiles.advice(tight, "8b"))
-    (entry,) = (entry for entry in plan.proposals if entry.moves[0].knob == "cache_type_k")
-    assert "changes answers" in entry.effect
-    assert {move.numerics for move in entry.moves} == {"lossy"}
+@pytest.mark.parametrize("goal", Goal)
+def test_what_changes_answers_is_never_proposed_and_what_it_would_save_is_told(profiles, goal):
+    for machine in ("nvidia-8gb", "hybrid-32gb", "container-2-of-64"):
+        plan = profiles.planned(profiles.advice(machine, "8b", goal=goal))
+        assert {m.numerics for p in plan.proposals for m in p.moves} <= {"exact", "rounding"}
+        assert "changes answers" in reasons(plan)["cache_type_k"]
+        assert "cache_type_k=q8_0,cache_type_v=q8_0" in reasons(plan)["cache_type_k"]
+
+
+def test_a_cache_that_is_quantized_in_one_half_alone_is_called_so(profiles):
+    case = profiles.advice("nvidia-24gb", "8b", changes={"cache_type_v": "q8_0"})
+    assert "quantized already" in reasons(profiles.planned(case))["cache_type_k"]
+
+
+def test_where_only_a_quantized_cache_fits_that_is_left_to_the_user(profiles):
+    plan = profiles.planned(profiles.advice("laptop-8gb", "8b"))
+    assert plan.proposals == ()
+    assert "With cache_type_k=q8_0,cache_type_v=q8_0, which changes answers" in plan.obstacle
 
 
 def test_a_quantized_kv_cache_that_would_put_all_layers_on_the_card_is_named_and_not_proposed(
@@ -146,12 +161,53 @@ def test_a_quantized_kv_cache_that_would_put_all_layers_on_the_card_is_named_and
     assert "all layers" in reasons(plan)["cache_type_k"]
 
 
-def test_a_quantized_cache_brings_flash_attention_along_where_it_is_off(profiles):
-    case = profiles.advice("laptop-8gb", "8b", goal=Goal.MEMORY, changes={"flash_attention": "off"})
-    plan = profiles.planned(case)
-    assert plan.obstacle is None
-    assert (plan.changes["cache_type_v"], plan.changes["flash_attention"]) == ("q8_0", "auto")
-    assert case.check(case.context.current.config | plan.changes) == ()
+def test_more_slots_for_throughput_do_not_split_a_context_that_is_set(profiles):
+    own = {"context": 8192, "kv_unified": False, "slots": 2}
+    made = changes(profiles, "nvidia-24gb", "8b", goal=Goal.THROUGHPUT, changes=own)
+    assert made["slots"] > 2
+    assert made["context"] == made["slots"] * 4096
+
+
+def obstacle_of(case, profiles):
+    """What is said, and the context that it says would fit."""
+    said = profiles.planned(case).obstacle
+    return said, int(said.partition("--context ")[2].partition(".")[0])
+
+
+def test_a_context_that_is_set_too_large_is_named_and_what_would_fit_can_be_asked_for(profiles):
+    own = {"context": 131072}
+    said, fits = obstacle_of(profiles.advice("container-2-of-64", "8b", changes=own), profiles)
+    assert "context of 131072 tokens (context: the user's file)" in said
+    wanted = Requirements(context_tokens=fits)
+    made = changes(profiles, "container-2-of-64", "8b", changes=own, requirements=wanted)
+    assert made["context"] == fits
+    more = Requirements(context_tokens=fits + 256)
+    case = profiles.advice("container-2-of-64", "8b", changes=own, requirements=more)
+    assert "(--context)" in profiles.planned(case).obstacle
+
+
+def test_what_does_not_fit_is_told_a_request(profiles):
+    own, wanted = {"slots": 2, "kv_unified": False, "context": 2 * 65536}, Requirements(parallel=4)
+    case = profiles.advice("hybrid-32gb", "8b", changes=own, requirements=wanted)
+    said, fits = obstacle_of(case, profiles)
+    assert "a context of 65536 tokens for each of 4 requests" in said
+    wanted = Requirements(context_tokens=fits, parallel=4)
+    made = changes(profiles, "hybrid-32gb", "8b", changes=own, requirements=wanted)
+    assert (made["slots"], made["context"]) == (4, 4 * fits)
+
+
+def test_a_larger_context_that_is_set_goes_for_a_smaller_one_only_where_memory_is_wanted(profiles):
+    more = {"changes": {"context": 32768}, "requirements": Requirements(context_tokens=8192)}
+    assert "context" not in changes(profiles, "nvidia-24gb", "8b", **more)
+    made = changes(profiles, "nvidia-24gb", "8b", goal=Goal.MEMORY, **more)
+    assert made["context"] == 8192
+
+
+@pytest.mark.parametrize("count", [1, 2, 255, 2**20 - 1, 8191 * 1024])
+def test_a_round_figure_is_less_by_an_eighth_at_most_and_stays_what_it_is(count):
+    figure = round_figure(count)
+    assert count * 7 / 8 < figure <= count
+    assert round_figure(figure) == figure
 
 
 def test_flash_attention_that_somebody_turned_off_is_proposed_again(profiles):
@@ -170,9 +226,16 @@ def test_a_batch_is_larger_where_weights_are_carried_to_the_card(profiles):
     assert "ubatch" not in changes(profiles, "apple-16gb", "8b")  # there is nothing to carry
 
 
+def test_a_batch_that_is_the_engines_own_choice_is_not_called_a_figure_that_is_set(profiles):
+    kept = reasons(profiles.planned(profiles.advice("nvidia-24gb", "8b", "ollama")))
+    assert "what else the engine chooses" in kept["num_batch"]
+    kept = reasons(profiles.planned(profiles.advice("nvidia-24gb", "8b")))
+    assert "512 tokens are computed at once" in kept["ubatch"]
+
+
 def test_the_prompt_cache_leaves_memory_to_the_model(profiles):
     case = profiles.advice("laptop-8gb", "small")
-    assert dict(profiles.planned(case).changes) == {"cache_ram": 2048}
+    assert dict(profiles.planned(case).changes) == {"cache_ram": 3840}
     unlimited = profiles.advice("hybrid-32gb", "small", changes={"cache_ram": -1})
     assert dict(profiles.planned(unlimited).changes) == {"cache_ram": 8192}
 
@@ -182,7 +245,6 @@ def test_goals_change_what_is_proposed(profiles):
     assert made[Goal.BALANCED] == {}
     assert made[Goal.THROUGHPUT] == {"slots": 8, "kv_unified": True}
     assert made[Goal.MEMORY]["context"] == 8192
-    assert made[Goal.MEMORY]["cache_type_k"] == "q8_0"
     assert made[Goal.MEMORY]["ubatch"] < 512
 
 
@@ -191,7 +253,7 @@ def test_goals_change_what_is_proposed(profiles):
 @pytest.mark.parametrize(
     ("machine", "model", "required"),
     [
-        ("laptop-8gb", "8b", Requirements()),
+        ("laptop-8gb", "8b", Requirements(context_tokens=2048)),
         ("nvidia-8gb", "moe-30b", Requirements()),
         ("nvidia-16gb", "8b", Requirements(parallel=6)),
         ("nvidia-16gb", "8b", Requirements(context_tokens=8192)),
@@ -243,6 +305,24 @@ def test_without_the_models_header_threads_are_advised_and_memory_is_not(profile
     plan = profiles.planned(case)
     assert dict(plan.changes) == {"threads": 2}
     assert plan.rooms == ()
+
+
+def test_what_is_required_is_set_where_memory_cannot_be_told(profiles):
+    wanted = Requirements(context_tokens=8192, parallel=6)
+    case = profiles.advice("nvidia-8gb", "8b", requirements=wanted)
+    case.context = evolve(case.context, model=evolve(case.context.model, spec=None))
+    plan = profiles.planned(case)
+    assert plan.obstacle is None
+    assert dict(plan.changes) == {"slots": 6, "kv_unified": True, "context": 6 * 8192}
+    (slots_and_context,) = plan.proposals
+    assert "cannot be told" in slots_and_context.effect
+
+
+def test_what_is_required_of_an_engine_that_tells_nothing_is_not_passed_over(profiles):
+    case = profiles.advice("nvidia-8gb", "8b", requirements=Requirements(context_tokens=8192))
+    unread = evolve(case.context.model, spec=None)
+    case.context = evolve(case.context, model=unread, knobs=())
+    assert "8192 tokens a request cannot be told" in profiles.planned(case).obstacle
 
 
 def test_nothing_is_said_of_a_knob_whose_value_is_not_known(profiles):

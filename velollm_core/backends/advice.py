@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
 
 from attrs import field, frozen
@@ -56,7 +56,6 @@ class AdviceContext:
     goal: Goal = Goal.BALANCED
     requirements: Requirements = Requirements()
     experimental: bool = False
-    environ: Mapping[str, str] = field(factory=dict, repr=False)
     footprint: Callable[[Config], Footprint | None] = field(default=_untold, repr=False)
 
     def knob(self, role: Role) -> Knob | None:

@@ -250,13 +250,14 @@ class Backend(ABC):
     a running server goes before a binary, and a binary before a wheel. Where it is ``"running"``,
     a server that runs already is chosen so, and what would have to be started only where there is
     nothing else. ``absence`` is what a user who names the backend is told to do where :meth:`probe`
-    finds nothing.
+    finds nothing, ``startable`` how to have VeloLLM start the server although one runs already.
     """
 
     name: str
     options: tuple[Option, ...] = ()
     automatic: bool | Literal["running"] = False
     absence: str = ""
+    startable: str = "leave out -X url=..."
 
     @abstractmethod
     def probe(
@@ -272,6 +273,23 @@ class Backend(ABC):
         """Models that are loaded, or there to be loaded without a path."""
         del installation
         return ()
+
+    def server_pids(self, installation: Installation) -> tuple[int, ...]:
+        """The processes of a running server, without their children, where they are of this machine
+        and may be seen.
+        """
+        from velollm_core.backends.local import listeners
+
+        if installation.kind != "server":
+            return ()
+        return tuple(process.pid for process in listeners(installation.location))
+
+    def in_memory(self, installation: Installation) -> Mapping[str, str]:
+        """Models that a running server holds in memory and gives back, each with the command that
+        makes it do so.
+        """
+        del installation
+        return {}
 
     def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
         """What can be set."""

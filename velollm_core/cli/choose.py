@@ -18,6 +18,9 @@ from velollm_core.models.spec import Model
 if TYPE_CHECKING:
     from velollm_core.config import Config
 
+EXPERIMENTAL = "experimental"
+"""The option behind which a backend may keep knobs that do not work in all its versions."""
+
 _LIMITS = ("VELOLLM_PLUGINS", "VELOLLM_DISABLE_PLUGINS")
 _INSTALL = "Install one: pip install velollm-llamacpp"
 _KIND_ORDER = {"server": 0, "binary": 1, "wheel": 2}
@@ -50,6 +53,21 @@ def choose(state: State) -> Chosen:
         names = ", ".join(entry.served_name or entry.reference for entry in others)
         state.output.remark(f"it serves others too, which --model names: {names}")
     return Chosen(backend, installation, model)
+
+
+def found_again(
+    state: State, chosen: Chosen, *, experimental: bool = False
+) -> tuple[Installation, ...]:
+    """What the backend of ``chosen`` finds, with the experimental knobs that it keeps behind an
+    option of that name where ``chosen`` was found with them, or they are asked for now.
+
+    Raises:
+        VeloError: with that option it finds nothing.
+    """
+    options = dict(state.engine_options)
+    if experimental or chosen.installation.options.get(EXPERIMENTAL) == "on":
+        options[EXPERIMENTAL] = "on"
+    return chosen.backend.probe(options, state.environ)
 
 
 def _usable(state: State) -> tuple[Backend, Installation, Model, tuple[Model, ...]]:

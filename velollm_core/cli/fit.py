@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +11,7 @@ from attrs import evolve
 from velollm_core.cli.options import global_options, option
 from velollm_core.cli.state import State
 from velollm_core.cli.what_if import EXAMPLE, imagined
-from velollm_core.errors import ModelError, UsageError
+from velollm_core.errors import ModelError, UsageError, VeloError
 
 if TYPE_CHECKING:
     from velollm_core.hardware.spec import HardwareSpec
@@ -59,10 +59,13 @@ def fit(
     model predicted from both. Where --backend names an engine with a planner of its own, its figure
     is shown, too.
     """
+    from velollm_core.cli.choose import backends
     from velollm_core.cli.reference import resolve_model
     from velollm_core.documents import dumps
     from velollm_core.report.fit import KIND, MAJOR, to_terminal
 
+    if state.backend is not None:
+        backends(state)  # a mistake in its name is known before anything is read
     model = resolve_model(state, reference)
     if model.spec is None:
         raise ModelError(
@@ -73,7 +76,7 @@ def fit(
     found = _fit(
         model.spec, model.reference, hardware, what_if=what_if, context=context, parallel=parallel
     )
-    if state.backend is not None and what_if is None and found.candidates:
+    if state.backend is not None and what_if is None and found.front:
         found = evolve(found, notes=(*found.notes, _engine_says(state, reference, found)))
     if state.json:
         state.output.text(dumps(KIND, MAJOR, found))
@@ -176,21 +179,55 @@ def _notes(hardware: HardwareSpec, speeds: Rates, spec: ModelSpec, use: Use) -> 
     for gpu, known in zip(used_gpus(hardware), speeds.gpus, strict=True):
         if known is None:
             yield f"no speed is predicted for {gpu.name}: the bandwidth of its memory is not known"
+        elif not known.weights.matrix:
+            yield (
+                f"no speed of reading prompts is predicted for {gpu.name}: the arithmetic of its "
+                "16-bit matrices is not known"
+            )
 
 
-def _engine_says(state: State, reference: str, found: Fit) -> str:
-    """What the engine's own planner says of the best placement, beside what was computed."""
+def _engine_says(state: State, reference: str, fit: Fit) -> str:
+    """What the engine's own planner says of the first placement shown that it can be told."""
+    from velollm_core.report.fit import where
+
+    shown = (fit.candidates[position] for position in fit.front)
+    asked = next((entry for entry in shown if not entry.placement.cpu_expert_layers), None)
+    if asked is None:
+        return f"{state.backend} was not asked: it cannot be told where experts lie"
+    try:
+        name, said = _own_plan(state, reference, fit.use, asked.placement.gpu_layers)
+    except VeloError as error:
+        return f"{state.backend} could not be asked: {error.message}"
+    if said is None:
+        return f"{name} has no planner of its own here that could be asked"
+    computed = (asked.plan.host, *asked.plan.gpus)
+    ours, theirs = (sum(part.total_bytes for part in parts) for parts in (computed, said.values()))
+    difference = f", {ours / theirs - 1:+.1%} in all" if theirs else ""
+    alone = "; it shares the layers among the GPUs itself" if asked.placement.split else ""
+    return (
+        f"of '{where(fit, asked.placement)}' {name}'s own planner says: {_sizes(said.values())} "
+        f"({', '.join(said)}); computed are {_sizes(computed)}{difference}{alone}"
+    )
+
+
+def _own_plan(
+    state: State, reference: str, use: Use, gpu_layers: int
+) -> tuple[str, Mapping[str, Part] | None]:
+    """The engine's name, and what its planner says.
+
+    Raises:
+        VeloError: there is no such engine here, or it does not run.
+    """
     from velollm_core.cli.choose import choose
     from velollm_core.config import Config, Role, Value
 
     state.model = reference
     chosen = choose(state)
-    best, use = found.candidates[0], found.use
     wanted: dict[Role, Value] = {
         Role.SLOTS: use.slots,
         Role.KV_TYPE_K: use.type_k,
         Role.KV_TYPE_V: use.type_v,
-        Role.PLACEMENT: best.placement.gpu_layers,
+        Role.PLACEMENT: gpu_layers,
     }
     knobs = chosen.backend.knobs(chosen.installation, chosen.model)
     values = {knob.name: wanted[knob.role] for knob in knobs if knob.role in wanted}
@@ -198,14 +235,7 @@ def _engine_says(state: State, reference: str, found: Fit) -> str:
         if knob.role is Role.CONTEXT:
             values[knob.name] = use.context_tokens // (use.slots if knob.per_slot else 1)
     said = chosen.backend.own_plan(chosen.installation, chosen.model, Config(values))
-    name = chosen.backend.name
-    if said is None:
-        return f"{name} has no planner of its own here that could be asked"
-    theirs, ours = _sizes(said.values()), _sizes((best.plan.host, *best.plan.gpus))
-    return (
-        f"of the first of these placements {name}'s own planner says: {theirs} "
-        f"({', '.join(said)}); computed are {ours}"
-    )
+    return chosen.backend.name, said
 
 
 def _sizes(parts: Iterable[Part]) -> str:

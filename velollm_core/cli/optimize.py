@@ -156,12 +156,13 @@ def _experimental(state: State, chosen: Chosen, options: Mapping[str, Any]) -> C
     """
     from attrs import evolve
 
-    name = "experimental"
+    from velollm_core.cli.choose import EXPERIMENTAL, found_again
+
     offered = {entry.name for entry in chosen.backend.options} - set(state.engine_options)
-    if not options[name] or name not in offered:
+    if not options["experimental"] or EXPERIMENTAL not in offered:
         return chosen
     try:
-        found = chosen.backend.probe({**state.engine_options, name: "on"}, state.environ)
+        found = found_again(state, chosen, experimental=True)
     except VeloError as error:
         state.output.warn(f"{error} Going on without what is experimental.")
         return chosen

@@ -18,6 +18,8 @@ from velollm_core.statistics import LEAST_PAIRS, MARGIN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from velollm_core.backends.contract import Backend
+
 LAUNCHES = 3
 PAIRS = 12
 """At 3 % noise a launch, twelve pairs find a true difference of 5 % in 95 of 100 runs."""
@@ -136,7 +138,7 @@ def _settings(
         if installation.kind == "server":
             raise UsageError(
                 "--baseline needs a server that VeloLLM starts itself; this one runs already.",
-                "Leave out -X url=..., or leave out --baseline.",
+                f"{_own_server(backend)}, or leave out --baseline.",
             )
         settings = backend.defaults(installation, model)
         removed = tuple(
@@ -152,6 +154,10 @@ def _settings(
 def _tell_left_out(state: State, settings: Settings) -> None:
     for entry in settings.left_out:
         state.output.remark(f"not passed on: {entry.name} ({entry.origin}): {entry.reason}")
+
+
+def _own_server(backend: Backend) -> str:
+    return f"Let VeloLLM start the server: {backend.startable}"
 
 
 def _over(settings: Settings, changed: Config, origin: str) -> Settings:
@@ -218,7 +224,7 @@ def _live(
     if fixed:
         raise UsageError(
             f"{', '.join(fixed)} cannot be changed on a server that runs already.",
-            "Let VeloLLM start the server: leave out -X url=...",
+            _own_server(chosen.backend),
         )
     unknown = [name for name in moved if name not in settings.config]
     if unknown:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+from velollm_core.folders import folder
 
 if TYPE_CHECKING:
     from velollm_core.cli.output import Output
@@ -54,16 +56,9 @@ class State:
         """Where the records of what was applied are, in the data folder."""
         return self.folder("data") / "undo"
 
-    def folder(self, kind: str) -> Path:
-        """VeloLLM's own ``data``, ``cache`` or ``config`` folder; ``VELOLLM_DATA_DIR`` and so on
-        name another.
-        """
-        from platformdirs import PlatformDirs
-
-        override = self.environ.get(f"VELOLLM_{kind.upper()}_DIR")
-        if override:
-            return Path(override)
-        return Path(getattr(PlatformDirs("velollm", appauthor=False), f"user_{kind}_dir"))
+    def folder(self, kind: Literal["data", "cache", "config"]) -> Path:
+        """VeloLLM's own folder of that kind; ``VELOLLM_DATA_DIR`` and so on name another."""
+        return folder(kind, self.environ)
 
     def warn_of_broken_plugins(self) -> None:
         """One clear line for each plugin that does not work; the command goes on without it."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from velollm_core.backends.advice import Goal
-from velollm_core.cli.choose import Chosen
+from velollm_core.cli.choose import EXPERIMENTAL, Chosen, found_again
 from velollm_core.cli.measure import measure, refuse_unmeasured
 from velollm_core.cli.plan import duel
 from velollm_core.cli.printing import print_comparison
 from velollm_core.cli.verdicts import in_short, is_slower
 from velollm_core.config import Role
+from velollm_core.errors import Unsettled
 from velollm_core.optimize.outcome import Verification
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ def verify(
 
     Raises:
         UsageError: a knob can only be changed by a restart, and the server is not VeloLLM's.
-        Unsettled: something else is at work on this machine.
+        Unsettled: something else is at work on this machine, or has the memory.
         Interrupted: the user stopped it.
         Unavailable: every launch failed.
     """
-    chosen = _restartable(state, chosen, plan)
+    chosen = _restartable(state, chosen, plan, force=options["force"])
     clients = options["concurrency"] or (_clients(state, chosen, plan),)
     outcome = measure(
         state,
@@ -61,22 +62,41 @@ def verify(
     return Verification(run=result.run, comparisons=result.comparisons, slower=answer)
 
 
-def _restartable(state: State, chosen: Chosen, plan: Plan) -> Chosen:
+def _restartable(state: State, chosen: Chosen, plan: Plan, *, force: bool) -> Chosen:
     """Where a running server would have to be restarted, the same engine to be started beside it,
     if there is one.
+
+    Raises:
+        Unsettled: the server holds the model in the memory that both would need.
     """
     fixed = [m.knob for p in plan.proposals for m in p.moves if m.change == "restart"]
     if chosen.installation.kind != "server" or not fixed:
         return chosen
-    found = chosen.backend.probe(state.engine_options, state.environ)
-    own = next((entry for entry in found if entry.kind != "server"), None)
+    own = next((e for e in found_again(state, chosen) if e.kind != "server"), None)
     if own is None:
         return chosen
+    _tell_of_memory(state, chosen, force=force)
     state.output.remark(
         f"{', '.join(fixed)} cannot be changed on a server that runs: both are measured on one "
         f"that VeloLLM starts beside it ({own.location})."
     )
     return evolve(chosen, installation=own)
+
+
+def _tell_of_memory(state: State, chosen: Chosen, *, force: bool) -> None:
+    """What the running server holds, neither configuration gets: layers may leave the GPU for it.
+    Experimental knobs are there only while a model is loaded.
+    """
+    held = chosen.backend.in_memory(chosen.installation)
+    if not held:
+        return
+    said = f"the server that runs holds {', '.join(held)} in memory, which both have to do without."
+    name = chosen.model.served_name or chosen.model.reference
+    free = f"Free it: {'; '.join(held.values())}"
+    loaded_for_it = chosen.installation.options.get(EXPERIMENTAL) == "on"
+    if name in held and not force and not loaded_for_it:
+        raise Unsettled(said, f"{free}. Or measure all the same: --force")
+    state.output.warn(f"{said} {free}")
 
 
 def _clients(state: State, chosen: Chosen, plan: Plan) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from velollm_core.config import ENGINE_DEFAULT, Knob, Role
 from velollm_core.doctor.spec import Check, Context, Cost, Engine, Finding, Unseen
 from velollm_core.hardware.describe import limits
+from velollm_core.hardware.threads import decode_threads, fast_cores, runnable
 
 _BANDWIDTH = "Linux kernel documentation, scheduler/sched-bwc.rst"
 _TOO_MANY = "llama.cpp issue 20020 and ollama issue 9306, users' reports"
@@ -20,9 +20,9 @@ def above_usable(context: Context) -> Iterator[Finding]:
     llama.cpp reads ``/sys``, where no control group is to be seen.
     """
     cpu = context.hardware.cpu
-    most = max(1, math.floor(cpu.usable))
+    wanted = decode_threads(cpu)
     for engine, knob, threads, origin in _threads(context):
-        if threads > most:
+        if threads > runnable(cpu):
             yield Finding(
                 statement=f"{_name(engine)} starts more threads than this process may run at once.",
                 evidence=f"{threads} threads ({origin}), {limits(cpu)}",
@@ -32,8 +32,8 @@ def above_usable(context: Context) -> Iterator[Finding]:
                     basis="cited",
                     source=_BANDWIDTH if cpu.quota_cpus is not None else _TOO_MANY,
                 ),
-                advice=f"Set {knob.name} to {most}, or raise the limit. "
-                f"To see what it brings: velollm bench --ab {knob.name}={most}",
+                advice=f"Set {knob.name} to {wanted}, or raise the limit. "
+                f"To see what it brings: velollm bench --ab {knob.name}={wanted}",
                 costs_speed=True,
             )
 
@@ -41,6 +41,7 @@ def above_usable(context: Context) -> Iterator[Finding]:
 def above_cores(context: Context) -> Iterator[Finding]:
     """Threads that somebody set to more than there are physical cores: two share one core."""
     cpu = context.hardware.cpu
+    wanted = decode_threads(cpu)
     for engine, knob, threads, origin in _threads(context):
         if origin != ENGINE_DEFAULT and cpu.physical < threads <= cpu.usable:
             yield Finding(
@@ -53,8 +54,8 @@ def above_cores(context: Context) -> Iterator[Finding]:
                     basis="cited",
                     source=_TOO_MANY,
                 ),
-                advice=f"Leave {knob.name} to the engine, or set it to {cpu.physical}. "
-                f"To see what it brings: velollm bench --ab {knob.name}={cpu.physical}",
+                advice=f"Leave {knob.name} to the engine, or set it to {wanted}. "
+                f"To see what it brings: velollm bench --ab {knob.name}={wanted}",
                 costs_speed=True,
             )
 
@@ -65,7 +66,7 @@ def _threads(context: Context) -> Iterator[tuple[Engine, Knob, int, str]]:
     An attached server may stand on another machine and is left out.
     """
     found = False
-    cores = context.hardware.cpu.performance_cores or context.hardware.cpu.physical
+    cores = fast_cores(context.hardware.cpu)
     for engine, settings in context.configured:
         if engine.installation.kind == "server":
             continue

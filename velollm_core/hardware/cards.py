@@ -2,9 +2,10 @@
 
 Bandwidth is the peak of the memory in GB/s; arithmetic the peak of 16-bit matrix units without
 sparsity, with 32-bit sums where the maker gives several, in TFLOPS, ``None`` where none is
-published. Sources: NVIDIA's data sheets (T4, V100, A10, A40, A100, A6000, L4, L40S, H100, H200,
-B200) and architecture white papers (Turing, GA102, AD102, RTX Blackwell); AMD's product pages and
-CDNA data sheets; Apple's press releases and technical specifications; Intel's product pages.
+published. Sources: NVIDIA's data sheets (T4, V100, V100S, A10, A40, A100, A6000, L4, L40S, H100,
+H100 NVL, H200, B200) and architecture white papers (Turing, GA102, AD102, RTX Blackwell); AMD's
+product pages and CDNA data sheets; Apple's press releases and technical specifications; Intel's
+product pages.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ _CARDS: tuple[tuple[str, float, float | None], ...] = (
     (r"RTX A6000", 768, 154.8),
     (r"\bB200", 8000, 2250),
     (r"\bH200", 4800, 989),
-    (r"H100 (PCIe|NVL)", 2000, 756),
+    (r"H100 PCIe", 2000, 756),
+    (r"H100 NVL", 3900, 835),
     (r"\bH100", 3350, 989),
     (r"A100.*80GB", 1935, 312),
     (r"\bA100", 1555, 312),
@@ -59,13 +61,16 @@ _CARDS: tuple[tuple[str, float, float | None], ...] = (
     (r"\bA10\b", 600, 125),
     (r"\bL40S", 864, 362),
     (r"\bL4\b", 300, 121),
+    (r"V100S", 1134, 130),
     (r"\bV100", 900, 125),
     (r"\bT4\b", 320, 65),
     (r"\bP40\b", 346, None),
     # AMD
     (r"MI325X", 6000, 1307),
     (r"MI300X", 5300, 1307),
-    (r"MI250X", 3277, 383),
+    # A program sees each half of these two as a card of its own.
+    (r"MI250X", 1638, 191.5),
+    (r"MI250\b", 1638, 181),
     (r"MI210", 1638, 181),
     (r"RX 9070 XT", 640, 195),
     (r"RX 7900 XTX", 960, 123),
@@ -95,8 +100,9 @@ _CARDS: tuple[tuple[str, float, float | None], ...] = (
     (r"Apple M4\b", 120, None),
     (r"Apple M5\b", 153, None),
     # Intel
-    (r"Arc.*A770", 560, 137.6),
-    (r"Arc.*A750", 512, 114.7),
+    (r"Arc.*A770M", 512, None),
+    (r"Arc.*A770\b", 560, 137.6),
+    (r"Arc.*A750\b", 512, 114.7),
     (r"Arc.*B580", 456, 116.5),
     (r"Arc.*B570", 380, 101.4),
 )

@@ -15,12 +15,17 @@ def describe(spec: HardwareSpec) -> list[tuple[str, str]]:
 
 def limits(cpu: CpuInfo) -> str:
     """What holds this process back, in words."""
-    held = []
-    if cpu.quota_cpus is not None:
-        held.append(f"a quota of {cpu.quota_cpus:g} processors")
-    if 0 < len(cpu.usable_cpus) < cpu.logical:
-        held.append(f"an affinity mask of {len(cpu.usable_cpus)} of {cpu.logical} processors")
-    return " and ".join(held) or f"{cpu.logical} processors"
+    return " and ".join(_limits(cpu).values()) or plural(cpu.logical, "processor")
+
+
+def gib(size: int) -> str:
+    """Bytes in GiB."""
+    return f"{size / GIB:.1f} GiB"
+
+
+def plural(number: int, thing: str) -> str:
+    """``1 slot``, ``4 slots``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _rows(spec: HardwareSpec) -> Iterator[tuple[str, str]]:
@@ -43,8 +48,8 @@ def _rows(spec: HardwareSpec) -> Iterator[tuple[str, str]]:
         yield (
             "NUMA nodes",
             "; ".join(
-                f"{node.id}: {_count(len(node.cpus), 'processor')}"
-                + (f", {_gib(node.memory_bytes)}" if node.memory_bytes is not None else "")
+                f"{node.id}: {plural(len(node.cpus), 'processor')}"
+                + (f", {gib(node.memory_bytes)}" if node.memory_bytes is not None else "")
                 for node in spec.cpu.numa_nodes
             ),
         )
@@ -58,7 +63,7 @@ def _rows(spec: HardwareSpec) -> Iterator[tuple[str, str]]:
 
 
 def _cores(cpu: CpuInfo) -> str:
-    counted = f"{_count(cpu.physical, 'core')}, {_count(cpu.logical, 'thread')}"
+    counted = f"{plural(cpu.physical, 'core')}, {plural(cpu.logical, 'thread')}"
     if cpu.packages > 1:
         counted = f"{cpu.packages} packages, {counted}"
     if cpu.performance_cores is None or cpu.efficiency_cores is None:
@@ -67,14 +72,20 @@ def _cores(cpu: CpuInfo) -> str:
 
 
 def _usable(cpu: CpuInfo) -> str:
+    held = _limits(cpu)
+    because = f" ({' and '.join(held)})" if held else ""
+    return f"{cpu.usable:g} of {plural(cpu.logical, 'thread')}{because}"
+
+
+def _limits(cpu: CpuInfo) -> dict[str, str]:
+    """What leaves this process less than the machine has: in short, and with its figure."""
     allowed = len(cpu.usable_cpus) or cpu.logical
-    limits = []
+    held = {}
     if cpu.quota_cpus is not None and cpu.quota_cpus < allowed:
-        limits.append("CPU quota")
+        held["CPU quota"] = f"a quota of {cpu.quota_cpus:g} processors"
     if allowed < cpu.logical:
-        limits.append("affinity")
-    because = f" ({' and '.join(limits)})" if limits else ""
-    return f"{cpu.usable:g} of {_count(cpu.logical, 'thread')}{because}"
+        held["affinity"] = f"an affinity mask of {allowed} of {cpu.logical} processors"
+    return held
 
 
 def _cache(cache: CacheInfo) -> str:
@@ -85,13 +96,13 @@ def _cache(cache: CacheInfo) -> str:
 
 
 def _memory(memory: MemoryInfo) -> Iterator[tuple[str, str]]:
-    yield "Memory", f"{_gib(memory.total_bytes)}, {_gib(memory.available_bytes)} available"
+    yield "Memory", f"{gib(memory.total_bytes)}, {gib(memory.available_bytes)} available"
     if memory.limit_bytes is not None:
-        used = f", {_gib(memory.limit_used_bytes or 0)} of it used"
-        yield "Memory limit", f"{_gib(memory.limit_bytes)} (control group){used}"
+        used = f", {gib(memory.limit_used_bytes or 0)} of it used"
+        yield "Memory limit", f"{gib(memory.limit_bytes)} (control group){used}"
     if memory.swap_total_bytes:
-        used = f"{_gib(memory.swap_used_bytes)} used"
-        yield "Swap", f"{_gib(memory.swap_total_bytes)}, {used}"
+        used = f"{gib(memory.swap_used_bytes)} used"
+        yield "Swap", f"{gib(memory.swap_total_bytes)}, {used}"
     if memory.bandwidth_bytes_per_s is not None:
         how = f" ({memory.bandwidth_method})" if memory.bandwidth_method else ""
         yield "Memory bandwidth", f"{memory.bandwidth_bytes_per_s / 1e9:.1f} GB/s{how}"
@@ -101,9 +112,9 @@ def _gpu(gpu: GpuInfo) -> str:
     parts = [gpu.name]
     if gpu.memory_total_bytes is not None:
         shared = " shared with the processor" if gpu.unified_memory else ""
-        parts.append(f"{_gib(gpu.memory_total_bytes)}{shared}")
+        parts.append(f"{gib(gpu.memory_total_bytes)}{shared}")
     if gpu.memory_free_bytes is not None:
-        parts.append(f"{_gib(gpu.memory_free_bytes)} free")
+        parts.append(f"{gib(gpu.memory_free_bytes)} free")
     if gpu.driver_version:
         parts.append(f"driver {gpu.driver_version}")
     if gpu.runtime_version:
@@ -115,11 +126,3 @@ def _gpu(gpu: GpuInfo) -> str:
     if gpu.memory_bandwidth_bytes_per_s:
         parts.append(f"{gpu.memory_bandwidth_bytes_per_s / 1e9:.0f} GB/s peak")
     return ", ".join(parts)
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -97,6 +97,7 @@ def _download(
             stalled = not _ended(pip, scratch, progress, stall_s)
         finally:
             pip.kill()
+            pip.wait()  # which the end of the block leaves out after Ctrl-C: pip could still write
     found = list(wheels.glob("*.whl"))
     if pip.returncode == 0 and found:
         return found[0]

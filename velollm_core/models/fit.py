@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import evolve, frozen
 
-from velollm_core.models.memory import HOST, MemoryPlan, Placement, Use, layer_devices, plan_memory
+from velollm_core.models.memory import (
+    HOST,
+    MemoryPlan,
+    Placement,
+    Use,
+    layer_devices,
+    layer_sizes,
+    plan_memory,
+)
 from velollm_core.models.roofline import Prediction, Rates, decode, prefill
 from velollm_core.models.spec import ModelSpec
 
@@ -93,20 +101,17 @@ def place(
     """That much on the GPUs, if it fits; ``None`` where it does not.
 
     Several GPUs share the layers by what may be taken of each, as llama.cpp does by what is free.
-    Where that does not fit, they are filled in their order, which fits if anything does. ``split``
-    is the number of layers on each.
+    Where that does not fit, one of them holds all of it, or they are filled in their order; one of
+    these fits if anything does. ``split`` is the number of layers on each.
     """
     placement = Placement(gpu_layers=gpu_layers, cpu_expert_layers=cpu_expert_layers)
     if (gpu_layers and not budget.gpu_bytes) or not _weights_fit(spec, budget, placement):
         return None
-    if not gpu_layers or len(budget.gpu_bytes) == 1:
-        return placement if fits(_plan(spec, use, budget, placement), budget) else None
-    shared = evolve(placement, split=_shared(gpu_layers, budget))
-    if fits(_plan(spec, use, budget, shared), budget):
-        return shared
-    split = _filled(spec, use, budget, placement)
-    filled = None if split is None else evolve(placement, split=split)
-    return filled if filled and fits(_plan(spec, use, budget, filled), budget) else None
+    tried: Iterable[Placement] = (placement,)
+    if gpu_layers and len(budget.gpu_bytes) > 1:
+        splits = _splits(spec, use, budget, placement)
+        tried = (evolve(placement, split=tuple(map(float, counts))) for counts in splits)
+    return next((way for way in tried if fits(_plan(spec, use, budget, way), budget)), None)
 
 
 def placements(spec: ModelSpec, use: Use, budget: Budget) -> Iterator[Placement]:
@@ -248,14 +253,14 @@ def _plan(spec: ModelSpec, use: Use, budget: Budget, placement: Placement) -> Me
 def _weights_fit(spec: ModelSpec, budget: Budget, placement: Placement) -> bool:
     """Whether the weights alone fit: a quick answer to most of what does not."""
     devices = layer_devices(spec, placement, min(1, len(budget.gpu_bytes)))
-    sizes = (*spec.layer_bytes, spec.output_bytes)
+    sizes = (*layer_sizes(spec), spec.output_bytes)
     on_gpus = sum(size for size, device in zip(sizes, devices, strict=True) if device != HOST)
     on_gpus -= sum(
         size
         for layer, size in enumerate(spec.expert_bytes[: placement.cpu_expert_layers])
         if devices[layer] != HOST
     )
-    on_host = sum(spec.layer_bytes) - on_gpus
+    on_host = sum(sizes[:-1]) - on_gpus
     room = sum(budget.of_gpu(number) for number in range(len(budget.gpu_bytes)))
     return on_gpus <= room and on_host <= budget.host_bytes
 
@@ -271,8 +276,23 @@ def _order(spec: ModelSpec, budget: Budget) -> Iterator[tuple[int, int]]:
     yield 0, 0
 
 
-def _shared(gpu_layers: int, budget: Budget) -> tuple[float, ...]:
-    """How many layers each GPU gets by llama.cpp's rule, where shares are what may be taken."""
+def _splits(
+    spec: ModelSpec, use: Use, budget: Budget, placement: Placement
+) -> Iterator[Sequence[int]]:
+    """How many layers each GPU may get, in the order in which that is tried.
+
+    Beside several that work at a time each keeps copies of what goes between them. So one may hold
+    alone what does not fit on it and another together, and is tried by itself.
+    """
+    numbers = range(len(budget.gpu_bytes))
+    yield _shared(placement.gpu_layers, budget)
+    for number in numbers:
+        yield [placement.gpu_layers if number == other else 0 for other in numbers]
+    yield _filled(spec, use, budget, placement)
+
+
+def _shared(gpu_layers: int, budget: Budget) -> list[int]:
+    """By llama.cpp's rule, where shares are what may be taken."""
     sizes = [budget.of_gpu(number) for number in range(len(budget.gpu_bytes))]
     counts = [0] * len(sizes)
     total = max(1, sum(sizes))
@@ -283,29 +303,24 @@ def _shared(gpu_layers: int, budget: Budget) -> tuple[float, ...]:
             if layer * total < reached * gpu_layers or number == len(sizes) - 1:
                 counts[number] += 1
                 break
-    return tuple(float(count) for count in counts)
+    return counts
 
 
-def _filled(
-    spec: ModelSpec, use: Use, budget: Budget, placement: Placement
-) -> tuple[float, ...] | None:
-    """How many layers each GPU gets if each is filled in turn; ``None`` if some are left over."""
+def _filled(spec: ModelSpec, use: Use, budget: Budget, placement: Placement) -> list[int]:
+    """Each filled in turn, but never one with all of it; the last gets what is left over."""
     counts: list[int] = []
-    left = placement.gpu_layers
-    for number in range(len(budget.gpu_bytes)):
-        rest = len(budget.gpu_bytes) - number - 1
+    left, others = placement.gpu_layers, len(budget.gpu_bytes) - 1
+    for number in range(others):
 
-        def too_many(count: int, left: int = left, number: int = number, rest: int = rest) -> bool:
-            if rest == 0 and count < left:
-                return False
-            shares = (*counts, count, *(left - count,) * min(1, rest), *(0,) * (rest - 1))
+        def too_many(count: int, left: int = left, number: int = number) -> bool:
+            shares = (*counts, count, *(0,) * (others - number - 1), left - count)
             plan = _plan(spec, use, budget, evolve(placement, split=tuple(map(float, shares))))
             return plan.gpus[number].total_bytes > budget.of_gpu(number)
 
-        count = _first(too_many, range(1, left + 1))
-        counts.append(count)
-        left -= count
-    return None if left else tuple(float(count) for count in counts)
+        most = left if any(counts) else left - 1
+        counts.append(_first(too_many, range(1, most + 1)))
+        left -= counts[-1]
+    return [*counts, left]
 
 
 def _first(fails: Callable[[int], bool], tried: range) -> int:

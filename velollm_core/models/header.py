@@ -22,6 +22,7 @@ from velollm_core.models.windows import KEY as WINDOW_KEY
 from velollm_core.models.windows import PATTERN_KEY, sliding_layers, sliding_window
 
 _LAYER_LIMIT = 4096  # llama.cpp's own is 512
+_EXPERT_LIMIT = 4096  # 512
 _COUNT_LIMIT = 1 << 40
 _FILE_TYPE_WAS_GUESSED = 1024
 _LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(attn_k\b|ssm_|time_mix_|shortconv)")
@@ -49,14 +50,13 @@ def model_spec(files: Sequence[GgufFile]) -> ModelSpec:
     for tensor in tensors:
         type_bytes[tensor.type] += tensor.bytes
 
-    layers = keys.count("block_count")
-    if not 1 <= layers <= _LAYER_LIMIT:
-        raise keys.senseless("block_count", layers)
-    embedding_length = keys.count("embedding_length")
+    layers = keys.count("block_count", least=1, most=_LAYER_LIMIT)
+    embedding_length = keys.count("embedding_length", least=1)
     heads = keys.per_layer("attention.head_count", layers, 0)
     head_dim = embedding_length // max(1, heads[0] or max(heads))
     recurrent, without_cache = _recurrent_layers(tensors)
-    loaded = layers - keys.count("nextn_predict_layers", 0)
+    loaded = layers - keys.count("nextn_predict_layers", 0, most=layers - 1)
+    experts_total, experts_used = _experts(keys, layers)
     caches = min(loaded, _caches(keys, layers))
     window = sliding_window(keys.architecture, layers, _named_window(keys, layers))
     pattern = _pattern(keys, layers) if window else None
@@ -81,10 +81,10 @@ def model_spec(files: Sequence[GgufFile]) -> ModelSpec:
         sliding_window=window or _named_window(keys, layers) or None,
         sliding_layers=slides,
         latent_kv=keys.count("attention.key_length_mla", 0) > 0,
-        experts_total=keys.count("expert_count", 0),
-        experts_used=max(keys.per_layer("expert_used_count", layers, 0)),
+        experts_total=experts_total,
+        experts_used=experts_used,
         recurrent=_recurrent_state(keys, embedding_length, max(heads), len(recurrent) or layers),
-        context_length=keys.count("context_length"),
+        context_length=keys.count("context_length", least=1),
         vocabulary_size=(
             tokens.length if isinstance(tokens, GgufArray) else keys.count("vocab_size", 0) or None
         ),
@@ -120,7 +120,9 @@ class _Keys:
             "Get another copy or conversion of the model.",
         )
 
-    def count(self, key: str, default: int | None = None) -> int:
+    def count(
+        self, key: str, default: int | None = None, *, least: int = 0, most: int = _COUNT_LIMIT
+    ) -> int:
         value = self.file.metadata.get(f"{self.architecture}.{key}", default)
         if value is None:
             raise ModelError(
@@ -128,7 +130,7 @@ class _Keys:
                 "model has.",
                 "It is incomplete, or a model for something else.",
             )
-        return self._checked(key, value)
+        return self._checked(key, value, least, most)
 
     def per_layer(self, key: str, layers: int, default: int | tuple[int, ...]) -> tuple[int, ...]:
         value = self.file.metadata.get(f"{self.architecture}.{key}", default)
@@ -142,8 +144,8 @@ class _Keys:
             return tuple(self._checked(key, entry) for entry in value.values())
         return (self._checked(key, value),) * layers
 
-    def _checked(self, key: str, value: object) -> int:
-        if not isinstance(value, int) or not 0 <= value <= _COUNT_LIMIT:
+    def _checked(self, key: str, value: object, least: int = 0, most: int = _COUNT_LIMIT) -> int:
+        if not isinstance(value, int) or not least <= value <= most:
             raise self.senseless(key, value)
         return int(value)
 
@@ -215,13 +217,22 @@ def _recurrent_state(
     return None
 
 
+def _experts(keys: _Keys, layers: int) -> tuple[int, int]:
+    """How many there are, and how many of them a token uses: at least one, if there are any."""
+    total = keys.count("expert_count", 0, most=_EXPERT_LIMIT)
+    used = max(keys.per_layer("expert_used_count", layers, 0))
+    if not min(1, total) <= used <= total:
+        raise keys.senseless("expert_used_count", f"{used} of {total} experts")
+    return total, used
+
+
 def _caches(keys: _Keys, layers: int) -> int:
     """How many layers keep a KV cache of their own, as far as the architecture goes."""
     if keys.architecture in _WITHOUT_CACHE:
         return 0
     if keys.architecture == "gemma3n":
         return _GEMMA3N_CACHES
-    return layers - keys.count("attention.shared_kv_layers", 0)
+    return layers - keys.count("attention.shared_kv_layers", 0, most=layers)
 
 
 def _named_window(keys: _Keys, layers: int) -> int | None:

@@ -181,6 +181,11 @@ def weights_bytes(spec: ModelSpec) -> int:
     return sum(spec.type_bytes.values())
 
 
+def layer_sizes(spec: ModelSpec) -> tuple[int, ...]:
+    """Bytes of each layer's weights; equal parts of all where the spec does not tell them apart."""
+    return spec.layer_bytes or (weights_bytes(spec) // spec.layers,) * spec.layers
+
+
 def kv_cache_bytes(
     spec: ModelSpec, context_tokens: int, type_k: str = "f16", type_v: str = "f16"
 ) -> int:
@@ -290,12 +295,11 @@ def _weights(
     sums = [0] * (1 + gpus)
     *layers, output = devices
     sums[0] += spec.input_bytes
-    sizes = spec.layer_bytes or (weights_bytes(spec) // spec.layers,) * spec.layers
     experts = spec.expert_bytes or (0,) * spec.layers
-    for layer, device in enumerate(layers):
+    for layer, (size, device) in enumerate(zip(layer_sizes(spec), layers, strict=True)):
         moved = experts[layer] if layer < placement.cpu_expert_layers else 0
         sums[0] += moved
-        sums[1 + device] += sizes[layer] - moved
+        sums[1 + device] += size - moved
     sums[1 + output] += spec.output_bytes - (spec.tied_bytes if output == HOST else 0)
     if not gpus:
         sums[0] += sum(sum(spec.repackable_bytes.get(kind, ())) for kind in placement.repacked)

@@ -38,6 +38,7 @@ from velollm_core.errors import UsageError
 from velollm_core.models.ggml_types import BY_NAME
 from velollm_core.models.memory import HOST, Placement, Use, layer_devices, recurrent_bytes
 from velollm_core.models.spec import ModelSpec
+from velollm_core.models.steps import Step
 
 Bound = Literal["bandwidth", "arithmetic", "link", "overhead"]
 
@@ -140,7 +141,7 @@ def decode(
     Raises:
         UsageError: there is no such type of KV cache.
     """
-    step = _Step(sequences=sequences, start=depth_tokens, length=1, answers=sequences)
+    step = Step(sequences=sequences, start=depth_tokens, length=1, answers=sequences)
     return _Run(spec, use, rates, placement).predict([step], sequences)
 
 
@@ -170,7 +171,7 @@ def prefill(
         UsageError: there is no such type of KV cache.
     """
     steps = [
-        _Step(
+        Step(
             sequences=1,
             start=depth_tokens + start,
             length=min(use.ubatch_tokens, prompt_tokens - start),
@@ -179,39 +180,6 @@ def prefill(
         for start in range(0, prompt_tokens, use.ubatch_tokens)
     ]
     return _Run(spec, use, rates, placement).predict(steps, prompt_tokens)
-
-
-@frozen(kw_only=True)
-class _Step:
-    """One pass through the model: ``length`` tokens of each sequence, after ``start`` others.
-
-    ``answers`` of all these meet the output layer.
-    """
-
-    sequences: int
-    start: int
-    length: int
-    answers: int
-
-    @property
-    def tokens(self) -> int:
-        """Of all sequences."""
-        return self.sequences * self.length
-
-    def pairs(self, window: int | None) -> int:
-        """Positions that the tokens of all sequences look at, each at itself and back."""
-        growing = self.length
-        if window is not None:
-            growing = max(0, min(self.length, window - self.start))
-        full = (self.length - growing) * (window or 0)
-        return self.sequences * (growing * self.start + growing * (growing + 1) // 2 + full)
-
-    def positions(self, window: int | None) -> int:
-        """Positions of the KV cache that are read, of all sequences."""
-        reach = self.start + self.length
-        if window is not None:
-            reach = min(reach, window + self.length - 1)
-        return self.sequences * reach
 
 
 @define
@@ -248,7 +216,7 @@ class _Run:
     rates: Rates
     placement: Placement
 
-    def predict(self, steps: Iterable[_Step], tokens: int) -> Prediction | None:
+    def predict(self, steps: Iterable[Step], tokens: int) -> Prediction | None:
         if len(self.spec.layer_bytes) != self.spec.layers:
             return None  # from a document that does not tell where the bytes lie
         total_s = 0.0
@@ -264,7 +232,7 @@ class _Run:
                 spent[bound] += seconds
         return Prediction(tokens_per_s=tokens / total_s, binds=max(spent, key=lambda b: spent[b]))
 
-    def _ways(self, step: _Step) -> Iterator[tuple[_Loads, float]]:
+    def _ways(self, step: Step) -> Iterator[tuple[_Loads, float]]:
         """Loads, and bytes over the link: as placed, and with weights of the host brought over."""
         loads, crossing = self._loads(step)
         yield loads, crossing
@@ -279,7 +247,7 @@ class _Run:
             kept = evolve(host, weights=0.0, weight_uses=0.0)
             yield {**loads, HOST: kept, 0: brought}, crossing + host.weights
 
-    def _loads(self, step: _Step) -> tuple[_Loads, float]:
+    def _loads(self, step: Step) -> tuple[_Loads, float]:
         spec = self.spec
         loads: defaultdict[int, _Load] = defaultdict(_Load)
         used = spec.experts_used / spec.experts_total if spec.experts_total else 1.0
@@ -308,7 +276,7 @@ class _Run:
         last.output_uses += spec.output_bytes * step.answers
         return loads, crossing + row_bytes * (output_device != before)
 
-    def _attend(self, load: _Load, step: _Step, layer: int) -> None:
+    def _attend(self, load: _Load, step: Step, layer: int) -> None:
         spec, shape = self.spec, self.spec.shapes[layer]
         if spec.recurrent is not None and shape.recurrence is not None:
             # Read and written once a step, whatever the number of tokens.
@@ -324,9 +292,9 @@ class _Run:
         row_bytes = key * _element_bytes(self.use.type_k)
         if not spec.latent_kv:
             row_bytes += value * _element_bytes(self.use.type_v)
-        load.cache += step.positions(window) * spec.kv_heads[layer] * row_bytes
+        load.cache += step.positions(window) * _read_heads(spec, layer) * row_bytes
 
-    def _timed(self, step: _Step, loads: _Loads, crossing: float) -> tuple[float, _Times] | None:
+    def _timed(self, step: Step, loads: _Loads, crossing: float) -> tuple[float, _Times] | None:
         """Seconds of a step, and what they go to."""
         rates = self.rates
         if crossing and not rates.link_bytes_per_s:
@@ -352,7 +320,7 @@ class _Run:
             times["overhead"] += waiting_s
         return total_s, times
 
-    def _arithmetic_s(self, step: _Step, load: _Load, speed: DeviceRates) -> float | None:
+    def _arithmetic_s(self, step: Step, load: _Load, speed: DeviceRates) -> float | None:
         inner, outer = _types(self.spec)
         weights, attention = speed.weights, speed.attention or _INSTANT
         width = self.spec.embedding_length
@@ -368,6 +336,19 @@ class _Run:
         )
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
+
+
+def _read_heads(spec: ModelSpec, layer: int) -> int:
+    """KV heads of the cache that a layer reads: its own, or the last before it with such a window
+    where it keeps none.
+    """
+    slides = spec.sliding_layers[layer]
+    caches = (
+        spec.kv_heads[other]
+        for other in range(layer, -1, -1)
+        if spec.kv_heads[other] and spec.sliding_layers[other] == slides
+    )
+    return next(caches, 0)
 
 
 def _dots_s(numbers: float, dots: float, table: Mapping[str, Rate], kind: str) -> float | None:

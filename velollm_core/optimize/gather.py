@@ -39,8 +39,8 @@ def advise(
     Raises:
         VeloError: the engine is gone, or its settings cannot be read.
     """
-    server = installation.location if installation.kind == "server" else None
-    here = server is None or is_local(server)
+    server = installation.kind == "server"
+    here = not server or is_local(installation.location)
 
     def footprint(config: Config) -> Footprint | None:
         return backend.footprint(installation, model, config)
@@ -48,8 +48,10 @@ def advise(
     def check(config: Config) -> tuple[Problem, ...]:
         return backend.check(installation, model, config)
 
+    if server and here:
+        hardware = as_if_stopped(hardware, backend.server_pids(installation))
     context = AdviceContext(
-        hardware=as_if_stopped(hardware, server) if server and here else hardware,
+        hardware=hardware,
         backend=backend.name,
         installation=installation,
         model=model if here else evolve(model, spec=None),
@@ -59,7 +61,6 @@ def advise(
         goal=goal,
         requirements=requirements,
         experimental=experimental,
-        environ=environ,
         footprint=footprint,
     )
     if not here:

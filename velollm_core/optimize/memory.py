@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 from attrs import evolve, frozen
@@ -12,14 +11,13 @@ from velollm_core.backends.advice import AdviceContext
 from velollm_core.backends.machine import budget, used_gpus
 from velollm_core.config import ENGINE_DEFAULT, Config, Role, Value
 from velollm_core.errors import UsageError
-from velollm_core.models.fit import Budget, best_placement, place
+from velollm_core.models.fit import Budget, best_placement, largest_context, place
 from velollm_core.models.memory import MemoryPlan, Placement, Use, plan_memory
 from velollm_core.models.spec import ModelSpec
 
 LEAST_CONTEXT = 4096
 """Tokens below which an engine that fits itself never goes (llama.cpp's ``--fit-ctx``)."""
 
-_STEP = 256
 _OFF = frozenset({False, "off"})
 _ON: tuple[Value, ...] = ("auto", "on", True)
 _UNLIMITED_BYTES = 1 << 60
@@ -108,6 +106,11 @@ def per_slot(context: AdviceContext) -> bool:
     return knob is not None and knob.per_slot
 
 
+def context_value(context: AdviceContext, use: Use) -> int:
+    """What the context's knob is set to for ``use``."""
+    return use.context_tokens // (use.slots if per_slot(context) else 1)
+
+
 def use_of(context: AdviceContext, config: Mapping[str, Value]) -> Use:
     """How the model would be run; ``context_tokens`` is 0 where the context is left to the engine.
 
@@ -175,8 +178,7 @@ def extra_bytes(context: AdviceContext, found: Resolved, config: Config) -> int:
     if engine_budget(context).gpu_bytes:
         return 0
     knob = context.knob(Role.CONTEXT)
-    tokens = found.use.context_tokens // (found.use.slots if per_slot(context) else 1)
-    told = {} if knob is None else {knob.name: tokens}
+    told = {} if knob is None else {knob.name: context_value(context, found.use)}
     footprint = context.footprint(context.current.config | config | told)
     return 0 if footprint is None else max(0, footprint.host_bytes - found.host_bytes)
 
@@ -202,25 +204,15 @@ def whole(spec: ModelSpec, use: Use, room: Budget) -> Placement | None:
     return place(spec, use, room, gpu_layers=spec.layers + 1)
 
 
-def most_context(spec: ModelSpec, use: Use, holds: Callable[[Use], bool]) -> int:
-    """The most positions for which ``holds``, in steps of 256 a part; 0 where not even one does.
+def most_context(spec: ModelSpec, use: Use, room: Budget, *, on_gpus: bool = False) -> int:
+    """The most positions, all slots together, that fit into ``room``; 0 where not even one does.
 
-    A part is never given more than the model's training length, which is the most that is tried.
+    A part is never given more than the model's training length, whoever shares it. With ``on_gpus``
+    only what leaves all layers on GPUs counts.
     """
-    parts = streams(use)
-    top = -(-spec.context_length // _STEP)
-
-    def tokens(steps: int) -> int:
-        return min(steps * _STEP, spec.context_length) * parts
-
-    def fails(steps: int) -> bool:
-        return not holds(evolve(use, context_tokens=tokens(steps)))
-
-    if fails(1):
-        return 0
-    if not fails(top):
-        return tokens(top)
-    return tokens(bisect_left(range(top), True, lo=1, key=fails) - 1)
+    placement = Placement(gpu_layers=spec.layers + 1) if on_gpus else None
+    most = largest_context(spec, use, room, placement)
+    return min(most, spec.context_length * streams(use))
 
 
 def _is_told(context: AdviceContext, config: Config) -> bool:
@@ -241,9 +233,9 @@ def own_context(
     if room.gpu_bytes:
         # It does not ask what main memory has left.
         seen = evolve(room, host_bytes=_UNLIMITED_BYTES, unified=False)
-        found = most_context(spec, use, lambda tried: whole(spec, tried, seen) is not None)
+        found = most_context(spec, use, seen, on_gpus=True)
     else:
         # It does not see the limit of a control group, nor what others use.
         seen = evolve(room, host_bytes=context.hardware.memory.total_bytes)
-        found = most_context(spec, use, lambda tried: best_placement(spec, tried, seen) is not None)
+        found = most_context(spec, use, seen)
     return max(found, least)

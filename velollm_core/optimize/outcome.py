@@ -1,4 +1,4 @@
-"""What ``velollm optimize`` came to, as a document (``velollm.optimize/1``)."""
+"""What ``velollm optimize`` came to: the document ``velollm.optimize/1``."""
 
 from __future__ import annotations
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from velollm_core import __version__
 from velollm_core.backends.advice import AdviceContext
-from velollm_core.config import Config, Kept, Problem, Suggestion, Value, inactive, show
+from velollm_core.config import Config, Kept, Knob, Problem, Suggestion, Value, inactive, show
 from velollm_core.models.spec import Model
-from velollm_core.optimize.memory import resolve, streams
+from velollm_core.optimize.memory import resolve, use_of
+from velollm_core.optimize.required import at_once
 from velollm_core.optimize.rooms import overload_bytes, rooms
 from velollm_core.optimize.shape import shape
 from velollm_core.optimize.spec import Move, Plan, Proposal, Room, Withdrawn, moved
-from velollm_core.optimize.words import plural, size
+from velollm_core.optimize.words import requirements, size
 
 Check = Callable[[Config], tuple[Problem, ...]]
 """What is wrong with a configuration, by the backend."""
@@ -97,19 +98,18 @@ class _Merge:
                 effect=entry.effect,
                 source=entry.source,
                 confidence=entry.confidence,
-                experimental=entry.experimental,
+                experimental=self._is_experimental(entry),
             )
         )
 
     def _fault(self, entry: Suggestion) -> str | None:
         """Why a suggestion cannot be taken, in one sentence."""
-        known = {knob.name for knob in self.context.knobs}
         for name, value in entry.assignments.items():
-            if name not in known:
+            if name not in self._knobs:
                 return f"This engine has no knob {name}."
             if self.claimed.get(name, value) != value:
                 return f"{name} is to be {show(self.claimed[name])}, by what was suggested before."
-        if entry.experimental and not self.context.experimental:
+        if self._is_experimental(entry) and not self.context.experimental:
             return "It is experimental: ask for it with --experimental."
         before = self.context.current.config | self.claimed
         accepted = set(self.check(before))
@@ -118,8 +118,16 @@ class _Merge:
                 return f"{problem.message[:1].upper()}{problem.message[1:].rstrip('.')}."
         return None
 
+    @property
+    def _knobs(self) -> dict[str, Knob]:
+        return {knob.name: knob for knob in self.context.knobs}
+
+    def _is_experimental(self, entry: Suggestion) -> bool:
+        knobs = self._knobs
+        return entry.experimental or any(knobs[name].experimental for name in entry.assignments)
+
     def _move(self, name: str, value: Value) -> Move:
-        knob = next(knob for knob in self.context.knobs if knob.name == name)
+        knob = self._knobs[name]
         return Move(
             knob=name,
             current=self.context.value(name),
@@ -161,23 +169,30 @@ class _Merge:
         )
 
     def what_is_missing(self) -> str | None:
-        """A sentence where what the user requires is not met with all that is left."""
-        found = resolve(self.context, moved(self.proposals))
-        required = self.context.requirements
-        if found is None:
+        """A sentence where what the user requires is not met with all that is left, or nobody can
+        say whether it is.
+        """
+        changes, required = moved(self.proposals), self.context.requirements
+        found = resolve(self.context, changes)
+        use = use_of(self.context, changes) if found is None else found.use
+        short = (required.parallel or 0) > use.slots
+        each = use.context_tokens // at_once(self.context, use)
+        if not short and each >= (required.context_tokens or 0):
             return None
-        at_once = max(required.parallel or 1, streams(found.use))
-        if (required.parallel or 0) > found.use.slots:
+        if found is None:
             return (
-                f"{plural(required.parallel or 0, 'request')} at once are required, and this "
-                f"engine can be made to answer {found.use.slots}."
+                f"Whether there can be {requirements(required)} cannot be told here: set it where "
+                "the server is started, or ask without --context and --parallel."
             )
-        if (required.context_tokens or 0) * at_once > found.use.context_tokens:
+        if short:
             return (
-                f"{required.context_tokens} tokens a request are required, and of this engine "
-                f"{found.use.context_tokens // at_once} can be had."
+                f"{requirements(evolve(required, context_tokens=None))} are required, and this "
+                f"engine can be made to answer {use.slots}."
             )
-        return None
+        return (
+            f"{requirements(evolve(required, parallel=None))} are required, and of this engine "
+            f"{each} can be had."
+        )
 
     def _without(self, number: int) -> list[Proposal]:
         return [entry for n, entry in enumerate(self.proposals) if n != number]

@@ -1,4 +1,8 @@
-"""A plan as data (``velollm.optimize/1``): what would be changed, what was left alone, and why."""
+"""A plan as data: what would be changed, what was left alone, and why.
+
+It is a part of the document ``velollm.optimize/1``, which
+:class:`~velollm_core.optimize.outcome.Outcome` is.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _uses(fit: Fit) -> Table:
             _kv_type(row.use),
             _gib(_kv_bytes(row.plan)),
             _gib(total_bytes(row.plan)),
-            _where(fit, row.placement),
+            where(fit, row.placement),
         )
         for row in fit.rows
     ]
@@ -105,7 +105,7 @@ def _uses(fit: Fit) -> Table:
 def _front(fit: Fit) -> Table:
     rows = [
         (
-            _where(fit, entry.placement),
+            where(fit, entry.placement),
             _speed(entry.decode),
             _speed(entry.prefill),
             _gib(host_bytes(entry.plan)),
@@ -142,19 +142,20 @@ def _legend(fit: Fit) -> str:
     )
 
 
-def _where(fit: Fit, placement: Placement | None) -> str:
+def where(fit: Fit, placement: Placement | None) -> str:
+    """In which memory a model lies, in words."""
     if placement is None:
         return "nowhere"
     if not placement.gpu_layers:
         return "main memory"
     layers = min(placement.gpu_layers, fit.layers + 1)
-    where = "GPU" if layers > fit.layers else f"GPU: {layers} of {fit.layers + 1}"
+    found = "GPU" if layers > fit.layers else f"GPU: {layers} of {fit.layers + 1}"
     if placement.split:
         shares = "+".join(f"{share:g}" for share in placement.split)
-        where = f"GPUs: {shares} of {fit.layers + 1}"
+        found = f"GPUs: {shares} of {fit.layers + 1}"
     if placement.cpu_expert_layers:
-        where += f", experts of {placement.cpu_expert_layers} in main memory"
-    return where
+        found += f", experts of {placement.cpu_expert_layers} in main memory"
+    return found
 
 
 def _kv_type(use: Use) -> str:

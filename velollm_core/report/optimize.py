@@ -9,7 +9,7 @@ from attrs import frozen
 
 from velollm_core.config import show
 from velollm_core.optimize.spec import Move, Plan, Proposal, Room
-from velollm_core.optimize.words import size
+from velollm_core.optimize.words import requirements, size
 from velollm_core.report.drawing import GAP, labelled, plain
 from velollm_core.report.markup import bullets, escape
 
@@ -84,12 +84,8 @@ def _parts(plan: Plan) -> Iterator[_Part]:
 def _header(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "engine", f"{plan.backend} {plan.engine_version or ''}".strip()
     yield "model", plan.model
-    needs = plan.requirements
-    limits = [
-        *([f"{needs.context_tokens} tokens a request"] if needs.context_tokens else []),
-        *([f"{needs.parallel} requests at once"] if needs.parallel else []),
-    ]
-    yield "goal", f"{plan.goal}; at least {' and '.join(limits)}" if limits else plan.goal.value
+    least = requirements(plan.requirements)
+    yield "goal", f"{plan.goal}; at least {least}" if least else plan.goal.value
 
 
 def _title(moves: Sequence[Move]) -> tuple[str, ...]:

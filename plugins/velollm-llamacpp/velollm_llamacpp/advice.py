@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from velollm_core.backends.advice import AdviceContext, Goal
 from velollm_core.config import Config, Kept, Suggestion, Value, show
+from velollm_core.hardware.threads import decode_threads
 from velollm_llamacpp.knobs import BY_NAME
 
 _DRAFTS: Config = Config(
@@ -33,7 +34,7 @@ def hybrid_threads(context: AdviceContext) -> Iterator[Suggestion]:
     cpu, system = context.hardware.cpu, context.hardware.os.system
     fast, slow = cpu.performance_cores or 0, cpu.efficiency_cores or 0
     counted = math.ceil(fast / 2)
-    wanted = min(fast, math.floor(cpu.usable))
+    wanted = decode_threads(cpu)
     if (
         context.value("threads") == BY_NAME["threads"].own_choice
         and (system, cpu.architecture) == ("Linux", "x86_64")

@@ -13,10 +13,15 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 import pytest
+from velollm_ollama import settings
 from velollm_ollama.api import Api
 from velollm_ollama.backend import Ollama
+from velollm_ollama.knobs import knobs
 
+from velollm_core.config import problems
 from velollm_core.errors import RequestError
+from velollm_core.hardware.probe import Finished, Probe
+from velollm_core.models.spec import Model, ModelSpec
 
 PROGRAMS = {
     "ollama": f"""
@@ -28,10 +33,21 @@ if sys.argv[1:] == ["serve"]:
 print("Warning: could not connect to a running Ollama instance")
 print("Warning: client version is 0.33.0")
 """,
-    "llama-server": "import signal\nsignal.pause()\n",
+    "llama-server": "import sys\nsys.stdin.read()\n",
 }
 """By their names, what they do; see ``double.py``."""
 CONTEXT = 8192
+MODEL = Model(
+    reference="llama3",
+    served_name="llama3",
+    spec=ModelSpec(
+        architecture="llama",
+        parameter_count=8_000_000_000,
+        layers=32,
+        embedding_length=4096,
+        context_length=131072,
+    ),
+)
 
 
 @pytest.fixture(scope="session")
@@ -169,3 +185,58 @@ def double(program, models_folder) -> Iterator[Callable[..., SimpleNamespace]]:
     for process in started:
         process.terminate()
         process.wait()
+
+
+class Machine:
+    """A computer made of files below ``root`` and of what its ``tools`` answer."""
+
+    def __init__(self, root):
+        self.root = root
+        self.system = "Linux"
+        self.environ = {"HOME": "/home/somebody"}
+        self.tools = {}
+        self.asked = []
+        self.gpus = ()
+        self.parameters = ""
+        self.model = MODEL
+
+    def plant(self, path, text):
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text.encode())
+
+    def runs(self, pid, **variables):
+        self.plant(f"/proc/{pid}/environ", "".join(f"{k}={v}\0" for k, v in variables.items()))
+
+    def execute(self, argv, timeout_s, environ):
+        self.asked.append(tuple(argv))
+        if argv[0] not in self.tools:
+            raise FileNotFoundError(argv[0])
+        return Finished(0, self.tools[argv[0]](*argv[1:]))
+
+    @property
+    def probe(self):
+        return Probe(root=self.root, system=self.system, environ=self.environ, execute=self.execute)
+
+    def current(self, installation, pid=None):
+        told = settings.current(
+            installation,
+            self.model,
+            self.environ,
+            self.gpus,
+            self.parameters,
+            probe=self.probe,
+            pid=pid,
+        )
+        assert problems(knobs(installation, self.model), told.config) == ()
+        assert set(told.config) <= set(told.origins)
+        return told
+
+    @staticmethod
+    def left_out(told):
+        return {entry.name: (entry.origin, entry.reason) for entry in told.left_out}
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(tmp_path / "machine")

@@ -182,6 +182,7 @@ def test_the_experimental_group_is_there_only_for_who_asks():
     group = set(whole) - plain
     assert {"spec_type", "ngram_mod_n_max", "threads_batch", "cache_ram"} <= group
     assert all(whole[name].summary.startswith("experimental") for name in group)
+    assert all(whole[name].experimental for name in group)
     assert {whole[name].change for name in group} == {"restart"}
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from velollm_ollama.apply import plan_apply
@@ -14,7 +15,7 @@ from velollm_ollama.sources import llama_config, unit_environment, units
 from velollm_core.backends.contract import Installation
 from velollm_core.config import Config, Settings
 from velollm_core.errors import UsageError
-from velollm_core.hardware.probe import Probe
+from velollm_core.hardware.probe import Finished, Probe
 from velollm_core.models.spec import Model
 
 PRIVATE = Installation(backend="ollama", kind="binary", location="/usr/bin/ollama")
@@ -26,6 +27,10 @@ MODEL = Model(reference="llama3.2:3b", served_name="llama3.2:3b")
 SYSTEM = "/etc/systemd/system"
 OWN = "/home/somebody/.config/systemd/user"
 UNIT = "[Service]\nExecStart=/usr/bin/ollama serve\n"
+HOSTILE = st.one_of(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\0"),
+    st.sampled_from("'\"\\$`%\n\r;&| #=!{}()\u2018\u2019"),
+)
 BASH = shutil.which("bash")
 
 
@@ -34,6 +39,12 @@ class Machine:
         self.root = folder / "machine"
         self.config = folder / "it's my config"
         self.system = "Linux"
+        self.answers = {}
+
+    def execute(self, argv, timeout_s, environ):
+        if argv[0] not in self.answers:
+            raise FileNotFoundError(argv[0])
+        return Finished(0, self.answers[argv[0]])
 
     def plant(self, path, text):
         target = self.root / path.lstrip("/")
@@ -43,7 +54,7 @@ class Machine:
     @property
     def probe(self):
         environ = {"HOME": "/home/somebody", "VELOLLM_CONFIG_DIR": str(self.config)}
-        return Probe(root=self.root, system=self.system, environ=environ)
+        return Probe(root=self.root, system=self.system, environ=environ, execute=self.execute)
 
     def changes(self, config, target=None, installation=PRIVATE, model=MODEL, **extra_env):
         told = Settings(config=Config(config), extra_env=extra_env)
@@ -97,6 +108,23 @@ def test_the_command_that_makes_the_model_is_quoted(machine):
         "-f",
         str(change.path),
     ]
+
+
+@pytest.mark.skipif(BASH is None, reason="there is no bash here")
+@given(hosts=st.lists(st.text(HOSTILE, max_size=20), min_size=1, max_size=20))
+@settings(database=None, max_examples=8, deadline=None)
+def test_no_host_leaves_its_quotes(hosts, tmp_path_factory):
+    machine = Machine(tmp_path_factory.getbasetemp())
+    where = [f"http://{host}:1" for host in hosts]
+    said = 'ollama() { printf "%s\\0" "$OLLAMA_HOST"; }\n'
+    for location in where:
+        elsewhere = evolve(SERVER, location=location)
+        said += machine.change({"num_ctx": 8192}, installation=elsewhere).then[0] + "\n"
+    done = subprocess.run(
+        (BASH, "--norc"), input=said.encode(), capture_output=True, check=True, cwd="/"
+    )
+    assert done.stdout.decode().split("\0")[:-1] == where
+    assert done.stderr == b""
 
 
 def test_the_usual_server_needs_no_host(machine):
@@ -181,14 +209,68 @@ def test_without_a_unit_a_shell_sources_a_file(machine):
     assert change.then[1] == "ollama serve"
 
 
-def test_a_damaged_file_of_ours_is_replaced(machine):
+def test_lines_that_somebody_added_to_a_file_of_ours_stay(machine):
+    machine.write(machine.change({"num_parallel": 4, "max_queue": 4}))
+    path = machine.config / "ollama.sh"
+    added = path.read_text() + '\nexport HF_HOME="/data"  # mine\nexport OLLAMA_DEBUG=1\n'
+    path.write_text(added)
+    changed = machine.change({"num_parallel": 2, "keep_alive": -1}).content.decode()
+    assert changed == added.replace("PARALLEL=4", "PARALLEL=2") + "export OLLAMA_KEEP_ALIVE=-1\n"
+
+
+def test_a_line_that_somebody_wrote_in_another_way_stays_and_ours_counts(machine):
     machine.config.mkdir()
-    (machine.config / "ollama.sh").write_bytes(b"export A='\nexport \xff\n")
-    assert b"OLLAMA_MAX_QUEUE" in machine.change({"max_queue": 4}).content
-    (machine.config / "ollama.sh").write_bytes(b"export A='\nexport PATH=x\nls\n")
+    (machine.config / "ollama.sh").write_text('export OLLAMA_MAX_QUEUE="9"\n')
     assert machine.change({"max_queue": 4}).content.decode().splitlines()[1:] == [
-        "export OLLAMA_MAX_QUEUE=4"
+        'export OLLAMA_MAX_QUEUE="9"',
+        "export OLLAMA_MAX_QUEUE=4",
     ]
+
+
+def test_a_file_that_is_no_text_is_left_alone(machine):
+    machine.config.mkdir()
+    (machine.config / "ollama.sh").write_bytes(b"export \xff\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        machine.changes({"max_queue": 4})
+
+
+def test_lines_that_somebody_added_to_a_drop_in_of_ours_stay(machine):
+    machine.plant(f"{OWN}/ollama.service", UNIT)
+    change = machine.change({"num_parallel": 4, "max_queue": 9})
+    text = change.content.decode()
+    added = text + "Environment=HF_HOME=/data OTHER=1\nNice=5\n\n[Unit]\nAfter=mine.mount\n"
+    machine.write(evolve(change, content=added.encode()))
+    changed = machine.change({"num_parallel": 2, "keep_alive": -1}).content.decode()
+    assert changed == added.replace("PARALLEL=4", "PARALLEL=2").replace(
+        "\n\n[Unit]", '\n\nEnvironment="OLLAMA_KEEP_ALIVE=-1"\n[Unit]'
+    )
+
+
+def test_a_line_further_down_in_that_drop_in_that_counts_more_is_named(machine):
+    machine.plant(f"{OWN}/ollama.service", UNIT)
+    change = machine.change({"num_parallel": 4})
+    added = change.content + b"Environment=A=1 OLLAMA_NUM_PARALLEL=8\n"
+    machine.write(evolve(change, content=added))
+    with pytest.raises(UsageError, match="set again in"):
+        machine.changes({"num_parallel": 2})
+
+
+def test_a_server_that_runs_without_a_unit_is_stopped_first(machine):
+    assert machine.change({"num_parallel": 4}).then[0].startswith(". ")
+    change = machine.change({"num_parallel": 4}, installation=SERVER)
+    assert change.then[0] == "pkill -x ollama"
+    assert change.then[2] == "ollama serve"
+
+
+def test_what_a_container_reads_is_not_written_to_a_file_for_a_shell(machine):
+    machine.answers["docker"] = "abc123 0.0.0.0:11434->11434/tcp\n"
+    with pytest.raises(UsageError, match="runs in the container abc123") as caught:
+        machine.changes({"num_parallel": 4}, installation=SERVER)
+    assert "--form docker" in caught.value.hint
+    assert machine.changes({"num_parallel": 4}, "env", installation=SERVER)
+    assert machine.changes({"num_ctx": 512}, installation=SERVER)
+    machine.answers["docker"] = "abc123 0.0.0.0:8080->11434/tcp\n"
+    assert machine.changes({"num_parallel": 4}, installation=SERVER)
 
 
 def test_on_a_mac_launchd_is_told(machine):
@@ -234,7 +316,7 @@ def test_a_configuration_file_of_llama_cpp_keeps_what_it_has(machine):
     change = machine.change({"ngram_mod_n_max": 32}, installation=EXPERIMENTAL)
     assert change.path == machine.root / path.lstrip("/")
     machine.write(change)
-    told = {(v.name, v.text) for v in llama_config(machine.probe)}
+    told = {(v.name, v.text) for v in llama_config(machine.probe, path)}
     assert told == {("spec-ngram-mod-n-max", "32"), ("mlock", "on"), ("threads", "4")}
     assert change.content.endswith(b"[my-model]\nspec-ngram-mod-n-max = 6\n")
     assert "every llama-server" in change.summary

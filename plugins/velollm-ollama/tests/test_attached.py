@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 from attrs import evolve
@@ -10,7 +11,7 @@ from velollm_ollama.api import Api
 
 from velollm_core.backends.contract import Capability, Message, Request
 from velollm_core.config import Config
-from velollm_core.errors import NeedsRestart, RequestError, UsageError
+from velollm_core.errors import NeedsRestart, RequestError
 from velollm_core.models.spec import Model
 
 HELLO = Request(prompt=(Message(role="user", content="Hello"),), max_tokens=4)
@@ -129,10 +130,56 @@ def test_keep_alive_holds_the_model_as_long_as_it_says(attached, server):
     assert session.effective() == Config()
 
 
-def test_a_model_can_be_taken_out_of_memory(attached, server):
-    attached()
-    Api(server.url).unload("small:latest")
+def test_a_model_that_is_unloaded_after_every_answer_is_there_to_be_looked_at(attached, server):
+    session = attached(Config({"keep_alive": 0, "num_ctx": 1024}))
+    assert session.effective()["num_ctx"] == 1024
+    list(session.generate(HELLO))
+    assert server.requests()[-1][1]["keep_alive"] == 0
+    time.sleep(0.01)
     assert Api(server.url).ps() == ()
+    before = len(server.requests())
+    session.close()
+    assert len(server.requests()) == before, "a model that is gone is not loaded for its keep-alive"
+
+
+def test_so_is_one_of_a_server_that_keeps_none(backend, double):
+    server = double(OLLAMA_KEEP_ALIVE="0")
+    (found,) = backend.probe({}, server.environ)
+    with backend.attach(found, backend.models(found)[0], Config({"num_ctx": 1024})) as session:
+        assert session.effective()["num_ctx"] == 1024
+        list(session.generate(HELLO))
+        assert server.requests()[-1][1]["keep_alive"] == 0
+
+
+@pytest.mark.parametrize(("own", "seconds"), [("30m", 1800), ("", 300)])
+def test_a_model_that_was_kept_for_a_measurement_stays_as_long_as_the_server_keeps_it(
+    backend, double, own, seconds
+):
+    server = double(OLLAMA_KEEP_ALIVE=own)
+    (found,) = backend.probe({}, server.environ)
+    session = backend.attach(found, backend.models(found)[0], Config({"keep_alive": -1}))
+    list(session.generate(HELLO))
+    assert stays_s(server) > 1e6
+    for _ in range(2):
+        session.close()
+    assert seconds - 60 < stays_s(server) <= seconds
+    assert server.requests()[-1][1]["keep_alive"] == seconds
+
+
+def stays_s(server) -> float:
+    (held,) = Api(server.url).client.get("/api/ps")["models"]
+    return (datetime.fromisoformat(held["expires_at"]) - datetime.now(UTC)).total_seconds()
+
+
+def test_what_is_kept_with_the_model_cannot_be_left_to_ollama(backend, server):
+    (found,) = backend.probe({}, server.environ)
+    plain, own = backend.models(found)
+    assert own.served_name == "other/one:q4"
+    (problem,) = backend.check(found, own, Config({"num_ctx": 0, "num_gpu": -1}))
+    assert problem.knob == "num_ctx"
+    assert "stays 2048" in problem.message
+    assert backend.check(found, own, Config({"num_ctx": 4096})) == ()
+    assert backend.check(found, plain, Config({"num_ctx": 0})) == ()
 
 
 def test_closing_leaves_the_server_and_its_model(attached, server):
@@ -163,28 +210,3 @@ def test_the_users_own_settings_are_those_of_the_server(backend, server):
     assert "OLLAMA_NUM_PARALLEL" in current.origins["num_parallel"]
     assert current.config["num_ctx"] == 2048
     assert "PARAMETER num_ctx" in current.origins["num_ctx"]
-
-
-def test_a_pull_is_told_step_by_step(server):
-    steps = []
-    Api(server.url).pull("llama3.2", lambda *step: steps.append(step))
-    assert steps[0] == (0, None, "pulling manifest")
-    assert (50, 100, "pulling abc") in steps
-    assert steps[-1][2] == "success"
-    assert server.requests()[-1][1]["model"] == "llama3.2:latest"
-
-
-def test_a_pull_that_fails_is_told_in_the_registrys_words(server):
-    with pytest.raises(RequestError, match="pull model manifest: file does not exist"):
-        Api(server.url).pull("nowhere", lambda *_: None)
-    with pytest.raises(UsageError):
-        Api(server.url).pull("not a name", lambda *_: None)
-
-
-def test_a_pull_that_breaks_off_is_no_success(server):
-    server.show("truncated")
-    try:
-        with pytest.raises(RequestError, match="did not finish pulling"):
-            Api(server.url).pull("llama3.2", lambda *_: None)
-    finally:
-        server.show("")

@@ -40,6 +40,7 @@ def findings(tmp_path):
 
 def test_settings_that_ollama_reads_are_no_finding(findings):
     good = {"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_FLASH_ATTENTION": "1"}
+    good |= {"OLLAMA_KEEP_ALIVE": "876000h", "OLLAMA_MAX_QUEUE": "2000000"}
     assert findings(good, "[Service]\nEnvironment=OLLAMA_KV_CACHE_TYPE=q8_0\n") == []
 
 
@@ -60,6 +61,14 @@ def test_a_believed_variable_is_found_wherever_it_stands(findings):
         "Ollama does not read OLLAMA_NUM_CTX.",
         "Ollama does not read OLLAMA_NUM_BATCH.",
     ]
+
+
+@pytest.mark.parametrize("text", ["$slots", '"${SLOTS:-4}"', "$(nproc)", "`nproc`"])
+def test_what_a_shell_has_yet_to_work_out_is_no_value_to_judge(findings, text):
+    assert findings(script=f"export OLLAMA_NUM_PARALLEL={text}\n") == []
+    ((code, found),) = findings(script=f"export OLLAMA_NUM_CTX={text}\n")
+    assert code == "ollama-unread-variables"
+    assert "$" not in found.advice
 
 
 def test_what_somebody_wrote_is_not_repeated_as_advice(findings):

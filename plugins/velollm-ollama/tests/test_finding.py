@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from velollm_ollama.api import Api
+from velollm_ollama.source import OllamaSource
 
 from velollm_core.config import Config
 from velollm_core.errors import Unavailable, UsageError
@@ -30,6 +32,8 @@ def test_a_running_server_goes_before_the_program_and_both_are_found(
 ):
     environ = {**on_path, "OLLAMA_HOST": server.environ["OLLAMA_HOST"]}
     running, private = backend.probe({}, environ)
+    assert backend.server_pids(running) == (server.process.pid,)
+    assert backend.server_pids(private) == ()
     assert (running.kind, running.location, running.version) == ("server", server.url, "0.33.0")
     assert (private.kind, private.location, private.version) == ("binary", str(program), "0.33.0")
 
@@ -173,6 +177,38 @@ def test_the_program_knows_the_models_that_lie_here(backend, on_path, models_fol
     first, second = backend.models(found)
     assert (first.served_name, second.served_name) == ("small:latest", "other/one:q4")
     assert first.spec is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc here")
+def test_a_private_server_and_other_engines_find_the_models_where_the_running_server_keeps_them(
+    backend, program, server
+):
+    environ = {"OLLAMA_HOST": server.environ["OLLAMA_HOST"], "HOME": "/nowhere"}
+    (private,) = backend.probe({"binary": str(program)}, environ)
+    assert [model.served_name for model in backend.models(private)] == [
+        "small:latest",
+        "other/one:q4",
+    ]
+    assert OllamaSource().resolve("small", lambda *_: None, environ).is_file()
+
+
+def test_a_list_of_models_with_odd_fields_is_read_all_the_same(backend, velollm_raw_server):
+    told = [{"name": "odd", "capabilities": 7}, {"name": "none", "capabilities": ["embedding"]}]
+    body = json.dumps({"models": told, "version": "0.33.0"})
+    odd = velollm_raw_server(lambda connection, _: answer(connection, body.encode()))
+    (found,) = backend.probe({"host": odd.url}, NOTHING)
+    assert [model.served_name for model in backend.models(found)] == ["odd"]
+
+
+def test_what_a_server_has_in_memory_is_told_with_how_to_free_it(backend, double):
+    server = double()
+    (found,) = backend.probe({}, server.environ)
+    assert backend.in_memory(found) == {}
+    Api(server.url).load("small:latest", {})
+    host = server.environ["OLLAMA_HOST"]
+    assert backend.in_memory(found) == {
+        "small:latest": f"OLLAMA_HOST=http://{host} ollama stop small:latest"
+    }
 
 
 def test_a_home_without_models_has_none(backend, on_path, tmp_path):

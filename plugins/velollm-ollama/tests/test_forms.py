@@ -12,7 +12,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from velollm_ollama import forms
-from velollm_ollama.knobs import ENTRIES
+from velollm_ollama.entries import ENTRIES
 from velollm_ollama.places import DEVICES
 from velollm_ollama.sources import unit_environment
 

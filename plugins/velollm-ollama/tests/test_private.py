@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from velollm_ollama.api import Api
 from velollm_core.backends.contract import Message, Request
 from velollm_core.config import ENGINE_DEFAULT, Config, Settings
 from velollm_core.errors import FailureKind, LaunchError, ModelError, RequestError
+from velollm_core.hardware.spec import GpuInfo
 from velollm_core.models.spec import Model
 
 NOTHING = Settings()
@@ -74,15 +76,19 @@ def test_it_answers_at_a_port_of_its_own_with_its_model_loaded(start):
     assert session.memory().rss_bytes > 0
 
 
-def test_the_users_own_server_is_left_as_it_is(users, start):
+@pytest.mark.parametrize("fault", ["", "unhealthy", "load", "memory", "death"])
+def test_the_users_own_server_is_left_as_it_is_whatever_happens(users, start, fault):
     api = Api(users.url)
     before = users.requests(), api.ps()
-    session = start(OLLAMA_HOST=users.environ["OLLAMA_HOST"])
-    assert session.url != users.url
-    list(session.generate(HELLO))
-    session.close()
+    told = {"OLLAMA_HOST": users.environ["OLLAMA_HOST"], "DOUBLE_FAULT": fault}
+    with nullcontext() if not fault else pytest.raises((LaunchError, RequestError)):
+        session = start(seconds=0.5 if fault == "unhealthy" else 30, **told)
+        assert session.url != users.url
+        list(session.generate(HELLO))
+        session.close()
     assert (users.requests(), api.ps()) == before
     assert users.process.poll() is None
+    assert psutil.Process(users.process.pid).children() != []
 
 
 def test_nothing_that_was_pulled_is_deleted(backend, program, put_model, tmp_path, velollm_place):
@@ -214,6 +220,42 @@ def test_a_model_may_be_named_as_for_other_engines(backend, private, velollm_pla
     model = Model(reference="ollama:other/one:q4")
     with backend.launch(private, model, Settings(), velollm_place()) as session:
         assert session.effective()["num_ctx"] == 2048  # its own parameter
+
+
+def test_a_name_in_other_letters_is_the_same_model(backend, private, velollm_place):
+    model = Model(reference="ollama:SMALL")
+    with backend.launch(private, model, Settings(), velollm_place()) as session:
+        assert session.effective()["num_ctx"] == 4096
+
+
+def test_a_model_that_is_unloaded_after_every_answer_is_there_to_be_looked_at(start):
+    session = start(Settings(config=Config({"keep_alive": 0, "num_ctx": 1024})))
+    assert session.effective()["num_ctx"] == 1024
+    list(session.generate(HELLO))
+    assert session._api.client.get("/double")["requests"][-1][1]["keep_alive"] == 0
+
+
+def test_a_context_that_nobody_asked_for_is_not_demanded_back(backend, private, monkeypatch):
+    card = GpuInfo(uuid="g", vendor="nvidia", name="card", memory_total_bytes=24 << 30)
+    monkeypatch.setattr("velollm_ollama.backend._gpus", lambda: (card,))
+    model = backend.models(private)[0]
+    own = backend.defaults(private, model).config
+    assert own["num_ctx"] == 8192, "it is thought to take this much, and may know better"
+    assert "num_ctx" not in backend.expected(private, model, own)
+    asked = backend.expected(private, model, own | {"num_ctx": 2048})
+    assert asked["num_ctx"] == 2048
+
+
+def test_a_gpu_that_ollama_passes_over_is_no_reason_not_to_look_at_the_memory(
+    backend, private, monkeypatch
+):
+    model, config = backend.models(private)[0], Config({"num_ctx": 512})
+    for shares, told in ((True, True), (False, False)):
+        card = GpuInfo(
+            uuid="g", vendor="amd", name="x", memory_total_bytes=8 << 30, unified_memory=shares
+        )
+        monkeypatch.setattr("velollm_ollama.backend._gpus", lambda card=card: (card,))
+        assert (backend.footprint(private, model, config) is not None) is told
 
 
 def test_it_tells_what_it_has_read_of_its_variables(start):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from velollm_ollama.knobs import ENTRIES, EXPERIMENTAL
+from velollm_ollama.entries import ENTRIES
+from velollm_ollama.experimental import EXPERIMENTAL
 from velollm_ollama.readback import expected, read_arguments, read_log, unreadable
 
 from velollm_core.config import Config

@@ -140,9 +140,8 @@ def test_a_models_own_parameters_are_told_a_line_each(models_folder):
 
 
 def test_models_lie_where_the_variable_says_else_where_ollama_keeps_them():
-    assert folders({"OLLAMA_MODELS": ' "/data/m" ', "HOME": "/h"}) == (Path("/data/m"),)
-    assert folders({"HOME": "/h"})[0] == Path("/h/.ollama/models")
-    assert folders({"OLLAMA_MODELS": "", "HOME": "/h"})[0] == Path("/h/.ollama/models")
+    assert folders(' "/data/m" ', {"HOME": "/h"}) == (Path("/data/m"),)
+    assert folders("", {"HOME": "/h"})[0] == Path("/h/.ollama/models")
 
 
 @given(st.text(max_size=20))

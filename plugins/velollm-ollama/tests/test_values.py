@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from velollm_ollama.knobs import BY_NAME, ENTRIES
+from velollm_ollama.entries import ENTRIES
+from velollm_ollama.knobs import BY_NAME
 from velollm_ollama.values import cleaned, duration_s, read, written
 
 from velollm_core.config import Choices
@@ -57,6 +58,17 @@ def test_a_duration_beyond_what_go_holds_is_none():
 )
 def test_a_model_is_kept_for_whole_seconds_or_for_ever(text, seconds):
     assert read(BY_NAME["keep_alive"], text).value == seconds
+
+
+def test_what_is_longer_than_anybody_waits_is_the_longest():
+    assert read(BY_NAME["keep_alive"], "876000h").value == 2**31
+    assert read(BY_NAME["keep_alive"], "876000h").remark == ""
+
+
+def test_what_ollama_takes_and_is_no_value_of_the_knob_is_not_taken_for_the_default():
+    reading = read(BY_NAME["num_parallel"], "300")
+    assert (reading.value, reading.foreign) == (None, True)
+    assert read(BY_NAME["num_parallel"], "18446744073709551616").foreign is False
 
 
 def test_a_load_may_take_for_ever():

@@ -10,10 +10,11 @@ import re
 
 from velollm_core.backends.http import HttpClient
 from velollm_core.errors import UsageError
+from velollm_ollama.values import cleaned
 
 PORT = 11434
 _PORT_OF = {"http": 80, "https": 443}
-_MOST = 65535
+_MOST, _LONGEST = 65535, 20  # int() raises for thousands of digits
 _HOST = re.compile(r"[\w.-]+")
 _HOW = "Write it as HOST, HOST:PORT or http://HOST:PORT"
 _BRACKETED = re.compile(r"\[([^\[\]]*)\]:([^\[\]:]*)")
@@ -34,11 +35,13 @@ def base_url(text: str, origin: str) -> str:
     Raises:
         UsageError: no URL comes of it.
     """
-    scheme, found, rest = text.strip().strip("\"'").strip().partition("://")
+    scheme, found, rest = cleaned(text).strip().partition("://")
     if not found:
         scheme, rest = "http", scheme
     default = _PORT_OF.get(scheme, PORT) if found else PORT
     place, _, path = rest.partition("/")
+    if "?" in path or "#" in path:
+        raise UsageError(f"{origin} names no server: its path holds a query or fragment.", _HOW)
     host, port = _split(place, default)
     try:
         address = ipaddress.ip_address(host)
@@ -61,5 +64,5 @@ def _split(place: str, default: int) -> tuple[str, int]:
     if match is None:
         return place.strip("[]") or "127.0.0.1", default
     host, port = match[1] or "127.0.0.1", match[2]
-    valid = port.isascii() and port.isdecimal() and int(port) <= _MOST
+    valid = port.isascii() and port.isdecimal() and len(port) <= _LONGEST and int(port) <= _MOST
     return host, int(port) if valid else default

@@ -1,4 +1,4 @@
-"""Ollama's HTTP API, as far as it is used: what it has, what it has loaded, loading and pulling.
+"""Ollama's HTTP API, as far as it is used: what it has, what it has loaded, and loading.
 
 Reference: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 import orjson
@@ -16,7 +15,6 @@ from attrs import frozen
 from velollm_core.backends.http import HttpClient
 from velollm_core.config import Value
 from velollm_core.errors import FailureKind, RequestError
-from velollm_core.models.references import Progress
 from velollm_ollama.store import Name, is_name
 
 _QUICK_S = 10.0
@@ -24,7 +22,6 @@ _NOT_FOUND, _FAILED, _BUSY = 404, 500, 503
 _LOAD_S = 600.0
 """Longer than Ollama itself waits for a load that makes no progress."""
 _NO_FIELDS: Mapping[str, Value] = {}
-_PULL_SILENCE_S = 120.0
 _NO_ENTRY = (
     "A model of Ollama's cloud needs: ollama signin. A server that is reached by a name which it "
     "does not know refuses, too."
@@ -88,8 +85,7 @@ class Api:
             Listed(
                 name=entry["name"],
                 digest=entry["digest"] if isinstance(entry.get("digest"), str) else None,
-                completes=not entry.get("remote_host")
-                and "completion" in (entry.get("capabilities") or ("completion",)),
+                completes=not entry.get("remote_host") and _completes(entry.get("capabilities")),
             )
             for entry in self._listed("/api/tags")
         )
@@ -137,33 +133,6 @@ class Api:
             self.client.post("/api/generate", body, timeout_s)
         except RequestError as error:
             raise explained(error, model) from error
-
-    def unload(self, model: str) -> None:
-        """Take the model out of memory."""
-        self.load(model, {}, {"keep_alive": 0})
-
-    def pull(self, model: str, progress: Progress) -> None:
-        """Have the server fetch a model from its registry.
-
-        Args:
-            model: its name.
-            progress: told of every step.
-
-        Raises:
-            RequestError: it cannot be had, or the way there broke off.
-            UsageError: ``model`` is no name.
-        """
-        name = str(Name.parse(model))
-        body = {"model": name, "stream": True}
-        status = ""
-        with closing(self.client.stream("/api/pull", body, _PULL_SILENCE_S, LINE)) as steps:
-            for _, line in steps:
-                step = parsed(line, self.client)
-                status = step["status"] if isinstance(step.get("status"), str) else ""
-                done, size = _count(step.get("completed")), _count(step.get("total"))
-                progress(done or 0, size, self.client.quoted(status, 80))
-        if status != "success":
-            raise RequestError(f"{self.client.url} did not finish pulling {name}.", _CUT)
 
     def _listed(self, path: str) -> Iterator[dict[str, Any]]:
         told = self.client.get(path, _QUICK_S)
@@ -216,6 +185,11 @@ def explained(error: RequestError, model: str) -> RequestError:
         kind = FailureKind.CRASH if _RUNNER_DIED.search(error.message) else kind
         hint = "Its log says more: journalctl -u ollama, or ~/.ollama/logs/server.log"
     return RequestError(error.message, hint, kind, error.status)
+
+
+def _completes(capabilities: object) -> bool:
+    """Older servers do not say what a model can do."""
+    return "completion" in capabilities if isinstance(capabilities, list) and capabilities else True
 
 
 def _count(value: object) -> int | None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from attrs import evolve, frozen
 
@@ -16,17 +13,18 @@ from velollm_core.backends.contract import Installation
 from velollm_core.backends.local import is_local
 from velollm_core.config import Settings
 from velollm_core.errors import UsageError
+from velollm_core.folders import folder
 from velollm_core.hardware.probe import Probe
 from velollm_core.models.spec import Model
 from velollm_ollama import forms, sources
-from velollm_ollama.knobs import BY_NAME, BY_VARIABLE
-from velollm_ollama.places import DEVICES
+from velollm_ollama.experimental import BY_KEY
+from velollm_ollama.files import HEAD, SCRIPTS, drop_in_with, script_with
+from velollm_ollama.knobs import BY_NAME
+from velollm_ollama.server import command
 from velollm_ollama.sources import Unit
 
 TARGETS = ("modelfile", "systemd-user", "systemd", "launchctl", "env", "powershell", "ini")
 _DROP_IN = "velollm.conf"
-_DEFAULT_URL = "http://127.0.0.1:11434"
-_HEAD = "# Written by velollm optimize; velollm undo takes it back.\n"
 
 
 @frozen(kw_only=True)
@@ -89,7 +87,21 @@ def plan_apply(
         place = target or _home_of(plan, name)
         part = parts.get(place, Settings())
         parts[place] = evolve(part, config=part.config | {name: value})
+    if target is None and plan.server in parts:
+        _refuse_container(plan, parts[plan.server])
     return tuple(_change(plan, part, place) for place, part in parts.items())
+
+
+def _refuse_container(plan: _Plan, settings: Settings) -> None:
+    where = plan.installation.location
+    port = urlsplit(where).port if plan.installation.kind == "server" and is_local(where) else None
+    name = sources.container(plan.probe, port) if port else None
+    if name is not None:
+        raise UsageError(
+            f"{', '.join((*settings.config, *settings.extra_env))} cannot be kept here: Ollama "
+            f"runs in the container {name}, whose environment is given when it is made.",
+            "Show what to make it with: --form docker, or --form compose",
+        )
 
 
 def _home_of(plan: _Plan, name: str) -> str:
@@ -124,30 +136,20 @@ def _change(plan: _Plan, settings: Settings, target: str) -> Change:
     return _script(plan, settings, form)
 
 
-def config_directory(environ: Mapping[str, str]) -> Path:
-    """VeloLLM's own folder for configuration."""
-    if chosen := environ.get("VELOLLM_CONFIG_DIR"):
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return platformdirs.user_config_path("velollm", appauthor=False)
-
-
 def _modelfile(plan: _Plan, settings: Settings) -> Change:
     name = forms.name_in_full(plan.model)
     variant = forms.variant_of(name)
-    folder = config_directory(plan.probe.environ) / "ollama"
-    path = folder / f"{quote(str(variant), safe='')}.modelfile"
+    path = (
+        folder("config", plan.probe.environ)
+        / "ollama"
+        / f"{quote(str(variant), safe='')}.modelfile"
+    )
     text = forms.render(plan.installation, plan.model, settings, forms.MODELFILE)
-    create = f"ollama create {quoting.sh(str(variant))} -f {quoting.sh(str(path))}"
-    where = plan.installation.location
-    if plan.installation.kind == "server" and where != _DEFAULT_URL:
-        create = f"OLLAMA_HOST={quoting.sh(where)} {create}"
     return Change(
         path=path,
-        content=(_HEAD + text).encode(),
+        content=f"{HEAD}\n{text}".encode(),
         summary=f"the model {variant.short}: {name.short} with other parameters",
-        then=(create,),
+        then=(command(plan.installation, "create", str(variant), "-f", str(path)),),
     )
 
 
@@ -161,13 +163,15 @@ def _drop_in(plan: _Plan, unit: Unit, settings: Settings) -> Change:
                 "of VeloLLM.",
                 "Change it there.",
             )
-    present = sources.unit_environment(plan.probe.read(path) or "", path)
-    kept = {v.name: v.text for v in present if v.name in BY_VARIABLE or v.name in DEVICES}
-    text = forms.environment("systemd", list((kept | pairs).items()))
+    text = drop_in_with(_present(plan.probe, path), pairs)
+    there = {v.name: v.text for v in sources.unit_environment(text, path)}
+    hidden = [name for name in pairs if there.get(name) != pairs[name]]
+    if hidden:
+        raise UsageError(f"{hidden[0]} is set again in {path}, further down.", "Change it there.")
     control = "systemctl --user" if unit.own else "sudo systemctl"
     return Change(
         path=_below(plan.probe, path),
-        content=(_HEAD + text).encode(),
+        content=text.encode(),
         summary="variables of Ollama's service, for all models",
         needs_root=not unit.own,
         then=(f"{control} daemon-reload", f"{control} restart ollama"),
@@ -183,72 +187,20 @@ def _wins(probe: Probe, unit: Unit, origin: str) -> bool:
 
 def _script(plan: _Plan, settings: Settings, form: str) -> Change:
     """A file of commands: exports for a shell, or what tells launchd."""
-    script = _SCRIPTS[form]
-    path = config_directory(plan.probe.environ) / script.name
-    pairs = _commands_of(path, script) | dict(forms.pairs(settings))
+    script = SCRIPTS[form]
+    path = folder("config", plan.probe.environ) / script.name
     shown = (quoting.powershell if form == "powershell" else quoting.sh)(str(path))
+    stop = (script.stop,) if script.stop and plan.installation.kind == "server" else ()
+    try:
+        text = _decoded(path.read_bytes() if path.exists() else b"", str(path))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     return Change(
         path=path,
-        content=(_HEAD + forms.environment(form, list(pairs.items()))).encode(),
+        content=script_with(text, form, dict(forms.pairs(settings))).encode(),
         summary="variables of Ollama's server, for all models",
-        then=tuple(command.format(path=shown) for command in script.then),
+        then=(*stop, *(command.format(path=shown) for command in script.then)),
     )
-
-
-def _commands_of(path: Path, script: _Script) -> dict[str, str]:
-    """The variables that such a file sets now."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    found: dict[str, str] = {}
-    for name, word in script.command.findall(text):
-        if name in BY_VARIABLE or name in DEVICES:
-            found[name] = script.unquoted(word)
-    return found
-
-
-def _of_sh(word: str) -> str:
-    return "".join(shlex.split(word))
-
-
-def _of_powershell(word: str) -> str:
-    return word[1:-1].replace("''", "'")
-
-
-@frozen(kw_only=True)
-class _Script:
-    """A file of commands that set variables, one a line. ``command`` matches one, its name and its
-    quoted value; one with a line break in it, which no knob has, is passed over.
-    """
-
-    name: str
-    command: re.Pattern[str]
-    unquoted: Callable[[str], str]
-    then: tuple[str, ...]
-
-
-_SH_WORD = r"((?:'[^'\n]*'|\"'\"|[\w./:,+-])*)$"
-_SCRIPTS: Mapping[str, _Script] = {
-    "sh": _Script(
-        name="ollama.sh",
-        command=re.compile(rf"^export (\w+)={_SH_WORD}", re.MULTILINE | re.ASCII),
-        unquoted=_of_sh,
-        then=(". {path}", "ollama serve"),
-    ),
-    "launchctl": _Script(
-        name="ollama-launchctl.sh",
-        command=re.compile(rf"^launchctl setenv (\w+) {_SH_WORD}", re.MULTILINE | re.ASCII),
-        unquoted=_of_sh,
-        then=("sh {path}", "killall Ollama; open -a Ollama"),
-    ),
-    "powershell": _Script(
-        name="ollama.ps1",
-        command=re.compile(r"^\$env:(\w+) = ('(?:[^'\n]|'')*')$", re.MULTILINE | re.ASCII),
-        unquoted=_of_powershell,
-        then=(". {path}", "ollama serve"),
-    ),
-}
 
 
 def _ini(plan: _Plan, settings: Settings) -> Change:
@@ -256,26 +208,39 @@ def _ini(plan: _Plan, settings: Settings) -> Change:
         raise UsageError(
             "llama.cpp's configuration file is not written on Windows.", "Show it: --form ini"
         )
-    machine, own = sources.llama_config_files(plan.probe)
     needs_root = plan.unit is not None and not plan.unit.own
-    path = machine if needs_root else own
-    try:
-        text = (plan.probe.read_bytes(path) or b"").decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{sources.shown(plan.probe, path)} is not UTF-8, so nothing is added to it.",
-            "Mend it, or change it by hand: --form ini",
-        ) from error
+    path = sources.LLAMA_CONFIG if needs_root else sources.llama_config_of(plan.probe.environ)
+    text = _present(plan.probe, path)
     values = {BY_NAME[name].key or "": str(value) for name, value in settings.config.items()}
-    text = ini.with_values(text, "*", values, others=("default",))
+    text = ini.with_values(text, "*", values, means=_meant, others=("default",))
     return Change(
         path=_below(plan.probe, path),
         content=text.encode(),
         summary="settings of every llama-server that reads this file, Ollama's and others",
         needs_root=needs_root,
-        then=(f"ollama stop {quoting.sh(str(forms.name_in_full(plan.model)))}",),
+        then=(command(plan.installation, "stop", str(forms.name_in_full(plan.model))),),
     )
 
 
 def _below(probe: Probe, path: str) -> Path:
     return probe.root / path.lstrip("/")
+
+
+def _meant(key: str) -> ini.Key:
+    """A knob may go by several names in that file."""
+    entry = BY_KEY.get(key)
+    return ini.Key(key if entry is None else entry.key or key)
+
+
+def _present(probe: Probe, path: str) -> str:
+    return _decoded(probe.read_bytes(path) or b"", sources.shown(probe, path))
+
+
+def _decoded(content: bytes, shown: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{shown} is not UTF-8, so nothing is added to it.",
+            "Mend it, or write the settings elsewhere: -o FILE",
+        ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from velollm_core.backends.contract import Backend, Footprint, Installation, Option, Session
-from velollm_core.config import Config, Kept, Knob, Settings, Suggestion
+from velollm_core.config import Config, Kept, Knob, Problem, Settings, Suggestion
 from velollm_core.errors import UsageError, VeloError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Ollama(Backend):
 
     name = "ollama"
     automatic = "running"
+    startable = "-X mode=private"
     absence = (
         "Ollama is not running: start it with `ollama serve`, or install it from "
         "https://ollama.com/download. Where it runs elsewhere: -X host=HOST:PORT"
@@ -82,6 +83,25 @@ class Ollama(Backend):
 
         return models(installation)
 
+    def server_pids(self, installation: Installation) -> tuple[int, ...]:
+        """The server, also where it is a service of another user's."""
+        from velollm_ollama.server import pid_of
+
+        pid = pid_of(installation)
+        return () if pid is None else (pid,)
+
+    def in_memory(self, installation: Installation) -> Mapping[str, str]:
+        """What the server has loaded, by its names."""
+        from velollm_ollama.api import Api
+        from velollm_ollama.server import command
+
+        if installation.kind != "server":
+            return {}
+        with suppress(VeloError):
+            held = Api(installation.location).ps()
+            return {entry.name: command(installation, "stop", entry.name) for entry in held}
+        return {}
+
     def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
         """What it can be told, and what of it can be read back from this one."""
         from velollm_ollama import knobs
@@ -117,10 +137,30 @@ class Ollama(Backend):
             pid=_users_server(installation, environ),
         )
 
-    def expected(self, installation: Installation, model: Model, config: Config) -> Config:
-        """``config`` as Ollama caps it, without what cannot be read back or is left to it."""
-        from velollm_ollama.readback import expected
+    def check(
+        self, installation: Installation, model: Model, config: Config
+    ) -> tuple[Problem, ...]:
+        """Also what would be left to Ollama, and is kept with the model."""
+        from velollm_ollama import settings
 
+        found = super().check(installation, model, config)
+        if any(settings.cannot_be_said(name, value) for name, value in config.items()):
+            found += tuple(settings.drowned(config, _parameters(installation, model, once=True)))
+        return found
+
+    def expected(self, installation: Installation, model: Model, config: Config) -> Config:
+        """``config`` as Ollama caps it, without what cannot be read back or is left to it.
+
+        A private server is not told the context that Ollama is thought to choose by itself, so that
+        it is not demanded back.
+        """
+        from velollm_ollama.readback import expected
+        from velollm_ollama.settings import automatic_context, training_length
+
+        overhead = int(config.get("gpu_overhead", 0))
+        guess = automatic_context(_gpus(), training_length(model), overhead)
+        if installation.kind != "server" and config.get("num_ctx") == guess:
+            config = Config({name: config[name] for name in config if name != "num_ctx"})
         return expected(self.knobs(installation, model), model, config)
 
     def footprint(
@@ -129,10 +169,12 @@ class Ollama(Backend):
         """Bytes of main memory that a private server takes; not told where a GPU takes a part."""
         if installation.kind == "server":
             return None
-        complete = self.defaults(installation, model).config | config
-        if _gpus() and complete["num_gpu"] != 0:
-            return None
         from velollm_ollama.footprint import on_the_host
+        from velollm_ollama.settings import usable_bytes
+
+        complete = self.defaults(installation, model).config | config
+        if complete["num_gpu"] != 0 and any(map(usable_bytes, _gpus())):
+            return None
 
         return on_the_host(model, complete)
 
@@ -194,29 +236,31 @@ def _gpus() -> tuple[GpuInfo, ...]:
     return merge_gpus(velollm_detect_gpus(Probe()))
 
 
-def _parameters(installation: Installation, model: Model) -> str:
-    """The model's own, a line each."""
+def _parameters(installation: Installation, model: Model, *, once: bool = False) -> str:
+    """The model's own, a line each; ``once``: a running server need not be asked again."""
     from velollm_ollama import server
-    from velollm_ollama.api import Api
     from velollm_ollama.store import parameters_of
 
     with suppress(VeloError):  # what cannot be told is as if it were not there
         if installation.kind == "binary":
             return parameters_of(server.pulled_as(model, installation))
-        told = Api(installation.location).show(server.name_of(model))
-        return str(told.get("parameters") or "")
+        shown = _shown_once if once else _shown
+        return shown(installation.location, server.name_of(model))
     return ""
+
+
+def _shown(url: str, name: str) -> str:
+    from velollm_ollama.api import Api
+
+    return str(Api(url).show(name).get("parameters") or "")
+
+
+_shown_once = cache(_shown)
+"""Many configurations are checked in one run."""
 
 
 def _users_server(installation: Installation, environ: Mapping[str, str]) -> int | None:
     """The process of the server whose settings are the user's own."""
-    from velollm_ollama.address import base_url
-    from velollm_ollama.processes import server_at
-    from velollm_ollama.server import pid_of
+    from velollm_ollama.server import pid_of, users_pid
 
-    if installation.kind == "server":
-        return pid_of(installation)
-    with suppress(UsageError):
-        process = server_at(base_url(environ.get("OLLAMA_HOST", ""), "OLLAMA_HOST"))
-        return None if process is None else process.pid
-    return None
+    return pid_of(installation) if installation.kind == "server" else users_pid(environ)

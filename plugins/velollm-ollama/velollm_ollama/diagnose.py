@@ -11,6 +11,7 @@ from velollm_ollama.knobs import BY_VARIABLE
 from velollm_ollama.sources import Variable
 from velollm_ollama.values import read
 
+_EXPRESSION = re.compile("[$`]")
 _ASSIGNMENT = re.compile(r"(?<![\w$])(OLLAMA_[A-Z_]+)=(\"[^\"]*\"|'[^']*'|[^\s;&|]*)")
 
 
@@ -35,11 +36,13 @@ def malformed_values(context: Context) -> Iterator[Finding]:
         entry = BY_VARIABLE.get(variable.name)
         if entry is None or not variable.name.startswith("OLLAMA_"):
             continue
-        remark = read(entry, variable.text).remark
-        if remark:
+        if _EXPRESSION.search(variable.text):
+            continue  # a shell has yet to work it out
+        reading = read(entry, variable.text)
+        if reading.remark and not (reading.foreign and entry.form == "number"):
             yield Finding(
                 statement=f"{variable.name} is not what Ollama can read.",
-                evidence=f"{variable.origin}: {remark}",
+                evidence=f"{variable.origin}: {reading.remark}",
                 cost=Cost(text="something else is in force", basis="seen"),
                 advice=f"It takes {_takes(entry.form)}.",
                 costs_speed=False,

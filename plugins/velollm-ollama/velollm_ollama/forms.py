@@ -13,14 +13,8 @@ from velollm_core.backends.contract import Installation
 from velollm_core.config import Settings, problems
 from velollm_core.errors import UsageError
 from velollm_core.models.spec import Model
-from velollm_ollama.knobs import (
-    BY_NAME,
-    Entry,
-    is_experimental,
-    knobs,
-    llama_config,
-    options,
-)
+from velollm_ollama.entries import Entry
+from velollm_ollama.knobs import BY_NAME, is_experimental, knobs, llama_config, options
 from velollm_ollama.places import DEVICES
 from velollm_ollama.server import name_of
 from velollm_ollama.store import Name

@@ -23,15 +23,14 @@ from velollm_ollama.knobs import llama_config, options, variables
 from velollm_ollama.places import DEVICES
 from velollm_ollama.processes import family
 from velollm_ollama.readback import read_log
-from velollm_ollama.server import name_of, pulled_as
-from velollm_ollama.session import OllamaSession, ended
+from velollm_ollama.server import pulled_as
+from velollm_ollama.session import OllamaSession, ended, last_words, load_fields
 
 _TRIES = 3
 _POLL_S = 0.02
 _ANSWER_S = 2.0
 _STRAYS = ("OLLAMA_", "LLAMA_")
 _TAKEN = re.compile(r"address already in use|Only one usage of each socket address")
-_LAST_LINES = 8
 
 
 def launch(
@@ -65,7 +64,7 @@ def launch(
     started = time.monotonic()
     child, url = _serving(installation, own, {**devices, **variables(config), **fixed})
     try:
-        name = name_of(model)
+        name = str(entry.name)  # a name may be typed in other letters
         _load(url, name, config, place, child)
         return OllamaSession(
             installation,
@@ -144,10 +143,8 @@ def _wait(child: Child, url: str, port: int, place: Place) -> int | None:
             if _listens(child.pid, port) and api.version(min(_ANSWER_S, place.remaining_s())):
                 return None
         time.sleep(_POLL_S)
-    said = "\n".join(f"    {line}" for line in child.log_tail(_LAST_LINES).splitlines())
     raise LaunchError(
-        "the private Ollama was not ready in time."
-        + (f" Its last lines:\n{said}" if said else " It said nothing."),
+        f"the private Ollama was not ready in time.{last_words(child)}",
         "Give it longer: --launch-timeout; otherwise it hangs.",
         FailureKind.TIMEOUT,
     )
@@ -155,7 +152,8 @@ def _wait(child: Child, url: str, port: int, place: Place) -> int | None:
 
 def _load(url: str, name: str, config: Config, place: Place, child: Child) -> None:
     try:
-        Api(url).load(name, options(config), timeout_s=max(_POLL_S, place.remaining_s()))
+        left_s = max(_POLL_S, place.remaining_s())
+        Api(url).load(name, options(config), load_fields(config), left_s)
     except RequestError as error:
         code = child.exit_code()
         message = error.message if code is None else ended(code, child)

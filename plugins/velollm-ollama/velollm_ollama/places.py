@@ -38,6 +38,8 @@ DEVICES = frozenset(
 )
 """Variables that choose devices and do no more; there is no knob for them."""
 
+_ASKED_OF_LAUNCHD = (*BY_VARIABLE, *believed.BELIEVED)
+_MODELS = "OLLAMA_MODELS"
 _PREFIXES = ("OLLAMA_", "LLAMA_ARG_")
 _RUNNING = "environment of the running server"
 _STALE = "the server that runs has another value: it has to be started anew"
@@ -50,11 +52,14 @@ Variables = Mapping[str, Variable]
 
 @frozen(kw_only=True)
 class Places:
-    """What was found. ``local`` says that the server is on this machine, or would be."""
+    """What was found. ``local`` says that the server is on this machine, or would be;
+    ``llama_config`` is llama.cpp's configuration file of the user that it runs as.
+    """
 
     local: bool
     in_force: Variables
     left_out: tuple[LeftOut, ...]
+    llama_config: str | None = None
 
 
 def look(
@@ -73,7 +78,8 @@ def look(
     if attached and not is_local(installation.location):
         told = tuple(_without_effect(own, {}, _ELSEWHERE))
         return Places(local=False, in_force={}, left_out=told)
-    kept = _by_name(_kept(probe))
+    unit = next(iter(sources.units(probe)), None)
+    kept = _by_name(_kept(probe, unit))
     server = sources.running(probe, pid) if pid is not None else None
     left_out: list[LeftOut] = []
     if server is not None:
@@ -82,10 +88,44 @@ def look(
     else:
         port = urlsplit(installation.location).port if attached else None
         in_force = kept or _by_name(sources.docker(probe, port) if port else ())
-    if not attached:
-        return Places(local=True, in_force={**in_force, **own}, left_out=tuple(left_out))
-    left_out += _without_effect(own, in_force, _UNSEEN if server is None else _NOT_FROM_HERE)
-    return Places(local=True, in_force=in_force, left_out=tuple(left_out))
+    if attached:
+        left_out += _without_effect(own, in_force, _UNSEEN if server is None else _NOT_FROM_HERE)
+    else:
+        in_force = {**in_force, **own}
+    return Places(
+        local=True,
+        in_force=in_force,
+        left_out=tuple(left_out),
+        llama_config=_llama_config(probe, server, unit),
+    )
+
+
+def models_folder(environ: Mapping[str, str], probe: Probe, pid: int | None) -> str:
+    """What ``OLLAMA_MODELS`` is for the user's server: in this shell, else in the server that runs,
+    else where the system keeps variables for it; empty where it is not set.
+
+    Args:
+        environ: the variables of this shell.
+        probe: what the machine is looked at through.
+        pid: the process of the user's server, where it is known and on this machine.
+    """
+    if own := environ.get(_MODELS):
+        return own
+    server = sources.running(probe, pid) if pid is not None else None
+    if server is not None:
+        return server.get(_MODELS, "")
+    unit = next(iter(sources.units(probe)), None)
+    kept = {variable.name: variable.text for variable in _kept(probe, unit, (_MODELS,))}
+    return kept.get(_MODELS, "")
+
+
+def _llama_config(
+    probe: Probe, server: Mapping[str, str] | None, unit: sources.Unit | None
+) -> str | None:
+    """Not known for a service of the system: it runs as another user."""
+    if server is not None:
+        return sources.llama_config_of(server)
+    return None if unit is not None and not unit.own else sources.llama_config_of(probe.environ)
 
 
 def _without_effect(variables: Variables, in_force: Variables, reason: str) -> Iterator[LeftOut]:
@@ -102,12 +142,11 @@ def _by_name(variables: Iterable[Variable]) -> dict[str, Variable]:
     return {v.name: v for v in variables if v.name.startswith(_PREFIXES) or v.name in DEVICES}
 
 
-def _kept(probe: Probe) -> tuple[Variable, ...]:
+def _kept(
+    probe: Probe, unit: sources.Unit | None, names: Iterable[str] = _ASKED_OF_LAUNCHD
+) -> tuple[Variable, ...]:
     """What the system keeps for Ollama's server: its unit of systemd, or launchd's environment."""
-    unit = next(iter(sources.units(probe)), None)
-    if unit is not None:
-        return unit.variables
-    return sources.launchd(probe, (*BY_VARIABLE, *believed.BELIEVED))
+    return unit.variables if unit is not None else sources.launchd(probe, names)
 
 
 def _traced(name: str, text: str, kept: Variables, own: Variables) -> Variable:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from attrs import evolve
 
+from velollm_core.backends import quoting
 from velollm_core.backends.contract import Installation
 from velollm_core.backends.local import is_local
 from velollm_core.errors import ModelError, RequestError, Unavailable, UsageError, VeloError
-from velollm_core.hardware.probe import execute
+from velollm_core.hardware.probe import Probe, execute
 from velollm_core.models.references import resolve
 from velollm_core.models.spec import Model
-from velollm_ollama.address import base_url
+from velollm_ollama.address import PORT, base_url
 from velollm_ollama.api import Api, Listed
+from velollm_ollama.places import models_folder
 from velollm_ollama.processes import server_at
 from velollm_ollama.store import Name, Pulled, find, folders, have, pulled
 
@@ -27,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 _PROBE_S = 3.0
 _NOWHERE = "127.0.0.1:9"
 """Where no Ollama is: its ``--version`` asks the server first."""
+_USUAL = f"http://127.0.0.1:{PORT}"
 _VERSION = re.compile(r"version is (\d\S*)")
 _BLOB = re.compile(r"^FROM\s+\"?(.*sha256-[0-9a-f]{64})\"?\s*$", re.MULTILINE)
 _START = "Start it: ollama serve. Where it runs elsewhere, say so: -X host=HOST:PORT"
@@ -54,13 +57,14 @@ def running(options: Mapping[str, str], environ: Mapping[str, str]) -> Installat
             raise Unavailable(f"Ollama is not running: {error.message}", _START) from error
         return None
     process = server_at(url)
-    seen = {} if process is None else {"pid": str(process.pid)}
+    pid = None if process is None else process.pid
     return Installation(
         backend="ollama",
         kind="server",
         location=url,
         version=version,
-        options=_kept(options, environ) | seen,
+        options=_kept(options, folders_of_server(pid, environ))
+        | ({} if pid is None else {"pid": str(pid)}),
     )
 
 
@@ -81,7 +85,7 @@ def program(options: Mapping[str, str], environ: Mapping[str, str]) -> Installat
             kind="binary",
             location=str(Path(found).absolute()),
             version=version,
-            options=_kept(options, environ),
+            options=_kept(options, users_folders(environ)),
         )
     if named is None and options.get("mode") != "private":
         return None
@@ -99,16 +103,42 @@ def _version(path: str, environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _kept(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+def _kept(options: Mapping[str, str], places: tuple[Path, ...]) -> dict[str, str]:
     """What the other functions need to know of the probe."""
     kept = {name: options[name] for name in ("experimental",) if name in options}
-    return kept | {"folders": os.pathsep.join(map(str, folders(environ)))}
+    return kept | {"folders": os.pathsep.join(map(str, places))}
+
+
+def users_pid(environ: Mapping[str, str]) -> int | None:
+    """The process of the server that ``OLLAMA_HOST`` means, where it may be seen."""
+    with suppress(UsageError):
+        process = server_at(base_url(environ.get("OLLAMA_HOST", ""), "OLLAMA_HOST"))
+        return None if process is None else process.pid
+    return None
+
+
+def users_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where the models of the user's own Ollama may lie."""
+    told = environ.get("OLLAMA_MODELS")
+    return folders(told, environ) if told else folders_of_server(users_pid(environ), environ)
+
+
+def folders_of_server(pid: int | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where the models of a server may lie whose process is ``pid``, if that may be seen."""
+    return folders(models_folder(environ, Probe(environ=environ), pid), environ)
 
 
 def folders_of(installation: Installation) -> tuple[Path, ...]:
     """Where its models may lie on this machine."""
     told = installation.options.get("folders", "")
     return tuple(Path(folder) for folder in told.split(os.pathsep) if folder)
+
+
+def command(installation: Installation, *words: str) -> str:
+    """What tells the server at ``installation`` something, for a shell: ``ollama stop NAME``."""
+    said = " ".join(("ollama", *map(quoting.sh, words)))
+    usual = installation.kind != "server" or installation.location == _USUAL
+    return said if usual else f"OLLAMA_HOST={quoting.sh(installation.location)} {said}"
 
 
 def pid_of(installation: Installation) -> int | None:

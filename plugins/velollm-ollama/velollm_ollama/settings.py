@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import define, field
 
 from velollm_core.backends.contract import Installation
-from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, Value
+from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Problem, Settings, Value, show
 from velollm_core.hardware.parsing import GIB
 from velollm_core.hardware.probe import Probe
 from velollm_core.hardware.spec import GpuInfo
 from velollm_core.models.spec import Model
 from velollm_ollama import believed, places, sources
+from velollm_ollama.entries import Entry
+from velollm_ollama.experimental import BY_KEY
 from velollm_ollama.knobs import (
     BY_NAME,
     BY_VARIABLE,
@@ -21,6 +23,7 @@ from velollm_ollama.knobs import (
     parallel_in_force,
 )
 from velollm_ollama.places import DEVICES
+from velollm_ollama.server import tells_arguments
 from velollm_ollama.sources import Variable
 from velollm_ollama.values import read
 
@@ -45,6 +48,11 @@ _KEPT_WITH_MODEL = (
     "it is kept with the model, and no request can take it back to Ollama's own choice"
 )
 
+_OF_LLAMA_CPP = (
+    "a private server has llama.cpp's configuration file from VeloLLM; see -X experimental=on for "
+    "what it can hold"
+)
+
 _ONE_AT_A_TIME = "of a model of this family Ollama answers one request at a time"
 
 _LARGE_BYTES, _LARGE_TOKENS = 47 * GIB, 262144
@@ -65,7 +73,7 @@ def automatic_context(
         training: the model's training length, tokens.
         overhead_bytes: what ``gpu_overhead`` keeps free on each.
     """
-    total = sum(max(0, _usable_bytes(gpu) - overhead_bytes) for gpu in gpus)
+    total = sum(max(0, usable_bytes(gpu) - overhead_bytes) for gpu in gpus)
     tokens = _SMALL_TOKENS
     if total >= _MIDDLE_BYTES:
         tokens = _MIDDLE_TOKENS
@@ -74,7 +82,8 @@ def automatic_context(
     return min(tokens, training or tokens)
 
 
-def _usable_bytes(gpu: GpuInfo) -> int:
+def usable_bytes(gpu: GpuInfo) -> int:
+    """Memory of ``gpu`` that Ollama counts for models."""
     total = gpu.memory_total_bytes or 0
     if gpu.vendor == "apple":  # what Metal recommends to use of the main memory
         return total * 3 // 4 if total > 36 * GIB else total * 2 // 3
@@ -104,13 +113,31 @@ def defaults(
     origins = dict.fromkeys(config, ENGINE_DEFAULT)
     left_out = []
     for name, value in _parameters(parameters).items():
-        entry = BY_NAME[name]
-        if config[name] != entry.knob.own_choice or entry.own_choice_sayable:
-            origins[name] = f"{ENGINE_DEFAULT}, over {_of_model(name)}"
-        else:
+        if cannot_be_said(name, config[name]):
             config |= {name: value}
             left_out.append(LeftOut(name, _of_model(name), _KEPT_WITH_MODEL))
+        else:
+            origins[name] = f"{ENGINE_DEFAULT}, over {_of_model(name)}"
     return Settings(config=config, origins=origins, left_out=tuple(left_out))
+
+
+def cannot_be_said(name: str, value: Value) -> bool:
+    """Whether ``value`` leaves the knob to Ollama in such a way that no request can say it."""
+    entry = BY_NAME.get(name)
+    return (
+        entry is not None
+        and entry.option
+        and value == entry.knob.own_choice
+        and not entry.own_choice_sayable
+    )
+
+
+def drowned(config: Mapping[str, Value], parameters: str) -> Iterator[Problem]:
+    """What of ``config`` would be left to Ollama, and is said by the model's own parameters."""
+    for name, value in _parameters(parameters).items():
+        if name in config and config[name] != value and cannot_be_said(name, config[name]):
+            message = f"{name} stays {show(value)}, {_of_model(name)}: {_KEPT_WITH_MODEL}"
+            yield Problem(name, message)
 
 
 def _defaults(installation: Installation, model: Model, gpus: Sequence[GpuInfo]) -> Config:
@@ -162,12 +189,13 @@ def current(
         pid: the process of the user's server, where it is known and on this machine.
     """
     found_places = places.look(installation, environ, probe, pid)
+    experimental = is_experimental(installation)
     found = _Found(private=installation.kind != "server", left_out=list(found_places.left_out))
+    if found_places.local and (experimental or tells_arguments(installation)):
+        for variable in sources.llama_config(probe, found_places.llama_config):
+            found.take_key(variable, experimental=experimental)
     for variable in found_places.in_force.values():
-        found.take(variable, experimental=is_experimental(installation))
-    if is_experimental(installation) and found_places.local:
-        for variable in sources.llama_config(probe):
-            found.take_key(variable)
+        found.take(variable, experimental=experimental)
     for name, value in _parameters(parameters).items():
         found.config[name] = value
         found.origins[name] = _of_model(name)
@@ -191,8 +219,8 @@ def current(
 class _Found:
     """Puts each variable where it belongs. ``private``: it is for a server that VeloLLM starts.
 
-    ``unknown`` are knobs which a running server has been given a value for that is none of theirs:
-    Ollama hands words on as they are.
+    ``unknown`` are knobs which a running server has been given a value for that is none of theirs,
+    and takes it all the same.
     """
 
     private: bool
@@ -205,21 +233,29 @@ class _Found:
     def take(self, variable: Variable, *, experimental: bool) -> None:
         entry = BY_VARIABLE.get(variable.name)
         if entry is not None and (experimental or variable.name.startswith("OLLAMA_")):
-            reading = read(entry, variable.text)
-            remark = f" ({reading.remark})" if reading.remark else ""
-            if reading.value is None:
-                if reading.remark:
-                    self.left_out.append(LeftOut(variable.name, variable.origin, reading.remark))
-                    if entry.form == "word" and not self.private:
-                        self.unknown.add(entry.knob.name)
-            elif reading.value != entry.knob.own_choice:
-                self.config[entry.knob.name] = reading.value
-                self.origins[entry.knob.name] = f"{variable.origin}{remark}"
+            self._set(entry, variable)
         elif variable.name in believed.BELIEVED:
             left = believed.left_out(variable.name, variable.text, variable.origin)
             self.left_out.append(left)
         elif self.private:
             self._pass_on(variable)
+
+    def _set(self, entry: Entry, variable: Variable) -> None:
+        reading, name = read(entry, variable.text), entry.knob.name
+        remark = f" ({reading.remark})" if reading.remark else ""
+        if reading.value is None:
+            if reading.remark:
+                self.left_out.append(LeftOut(variable.name, variable.origin, reading.remark))
+            if reading.foreign and not self.private:
+                self.unknown.add(name)
+            return
+        self.unknown.discard(name)
+        if reading.value == entry.knob.own_choice:
+            self.config.pop(name, None)
+            self.origins.pop(name, None)
+        else:
+            self.config[name] = reading.value
+            self.origins[name] = f"{variable.origin}{remark}"
 
     def _pass_on(self, variable: Variable) -> None:
         name = variable.name
@@ -234,12 +270,10 @@ class _Found:
             reason = "it is not about speed" if known else "Ollama is not known to read it"
             self.left_out.append(LeftOut(name, variable.origin, reason))
 
-    def take_key(self, variable: Variable) -> None:
-        """What llama.cpp's configuration file says of a knob that it alone can set."""
-        entry = next((e for e in BY_NAME.values() if e.key == variable.name), None)
-        if entry is None:
-            return
-        reading = read(entry, variable.text)
-        if reading.value is not None:
-            self.config[entry.knob.name] = reading.value
-            self.origins[entry.knob.name] = variable.origin
+    def take_key(self, variable: Variable, *, experimental: bool) -> None:
+        """What llama.cpp's configuration file says; a variable of the environment is stronger."""
+        entry = BY_KEY.get(variable.name)
+        if entry is not None and experimental:
+            self._set(entry, variable)
+        elif self.private and variable.origin != sources.LLAMA_CONFIG:
+            self.left_out.append(LeftOut(variable.name, variable.origin, _OF_LLAMA_CPP))

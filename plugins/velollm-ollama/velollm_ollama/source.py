@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from velollm_core.models.references import ModelSource, Progress
-from velollm_ollama.store import Name, folders, weights_of
+from velollm_ollama.server import users_folders
+from velollm_ollama.store import Name, weights_of
 
 
 class OllamaSource(ModelSource):
     """The GGUF file of a model that Ollama has pulled on this machine. Nothing is fetched.
 
-    It is looked for below ``OLLAMA_MODELS``, else in the user's own folder, else in that of the
-    service which Ollama's installer for Linux sets up.
+    It is looked for below ``OLLAMA_MODELS`` as it is in this shell, in the server that runs or in
+    its service, else in the user's own folder, else in that of the service which Ollama's installer
+    for Linux sets up.
     """
 
     scheme = "ollama"
@@ -27,4 +29,4 @@ class OllamaSource(ModelSource):
             UsageError: ``rest`` is no name of a model.
         """
         del progress  # nothing is fetched
-        return weights_of(Name.parse(rest), folders(environ))
+        return weights_of(Name.parse(rest), users_folders(environ))

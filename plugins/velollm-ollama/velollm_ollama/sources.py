@@ -31,7 +31,10 @@ _USER = (
     "/usr/local/lib/systemd/user",
     "/usr/lib/systemd/user",
 )
+LLAMA_CONFIG = "/etc/llama.cpp/config.ini"
+"""llama.cpp's configuration file of the machine, which every ``llama-server`` reads."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PUBLISHED = re.compile(r":(\d{1,5})(?:-(\d{1,5}))?->", re.ASCII)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{3}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "s": " ", "t": "\t", "v": "\v"}
 
@@ -241,20 +244,35 @@ def running(probe: Probe, pid: int) -> Mapping[str, str] | None:
     return _pairs(content.decode("utf-8", "replace").split("\0")) if content else None
 
 
+def container(probe: Probe, port: int) -> str | None:
+    """The container that publishes something at ``port`` of this machine, as Docker tells it."""
+    listed = probe.run("docker", "ps", "--format", "{{.ID}} {{.Ports}}", quiet=True) or ""
+    rows = (line.partition(" ") for line in listed.splitlines())
+    found = [name for name, _, ports in rows if _publishes(ports, port)]
+    return found[0] if len(found) == 1 else None
+
+
+def _publishes(ports: str, port: int) -> bool:
+    """Whether ``0.0.0.0:11434->11434/tcp, [::]:8000-8010->8000-8010/tcp`` has the port of the
+    machine.
+    """
+    ranges = (range(int(low), int(high or low) + 1) for low, high in _PUBLISHED.findall(ports))
+    return any(port in ports for ports in ranges)
+
+
 def docker(probe: Probe, port: int) -> tuple[Variable, ...]:
     """The environment of the container that publishes ``port``, as Docker tells it."""
-    listed = probe.run("docker", "ps", "--filter", f"publish={port}", "--format", "{{.ID}}")
-    names = (listed or "").split()
-    if len(names) != 1:
+    name = container(probe, port)
+    if name is None:
         return ()
-    told = probe.run("docker", "inspect", "--format", "{{json .Config.Env}}", names[0]) or ""
+    told = probe.run("docker", "inspect", "--format", "{{json .Config.Env}}", name) or ""
     try:
         entries = json.loads(told)
     except ValueError:
         return ()
     texts = entries if isinstance(entries, list) else []
     pairs = _pairs(text for text in texts if isinstance(text, str))
-    return tuple(Variable(name, text, f"container {names[0]}") for name, text in pairs.items())
+    return tuple(Variable(key, text, f"container {name}") for key, text in pairs.items())
 
 
 def _pairs(entries: Iterable[str]) -> dict[str, str]:
@@ -268,17 +286,21 @@ def parameters(text: str) -> dict[str, str]:
     return {words[0]: words[1].strip() for words in split_up if len(words) == 2}
 
 
-def llama_config_files(probe: Probe) -> tuple[str, str]:
-    """llama.cpp's configuration files: the machine's, and this user's."""
-    folder = probe.environ.get("XDG_CONFIG_HOME") or f"{probe.environ.get('HOME', '')}/.config"
-    return "/etc/llama.cpp/config.ini", f"{folder.rstrip('/')}/llama.cpp/config.ini"
+def llama_config_of(environ: Mapping[str, str]) -> str:
+    """llama.cpp's configuration file of the user whose environment this is."""
+    folder = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '').rstrip('/')}/.config"
+    return f"{folder.rstrip('/')}/llama.cpp/config.ini"
 
 
-def llama_config(probe: Probe) -> Iterator[Variable]:
-    """What llama.cpp's configuration files say to every ``llama-server`` of this user, the stronger
-    last: the user's file, and in a file its section ``default``, or none, over ``*``.
+def llama_config(probe: Probe, own: str | None) -> Iterator[Variable]:
+    """What llama.cpp's configuration files say to a ``llama-server``, the stronger last: the user's
+    file over the machine's, and in a file its section ``default``, or none, over ``*``.
+
+    Args:
+        probe: what they are read through.
+        own: the file of the user that the server runs as, if it is known.
     """
-    for path in llama_config_files(probe):
+    for path in (LLAMA_CONFIG, *((own,) if own is not None else ())):
         found: dict[str, list[Variable]] = {"*": [], "default": []}
         section = "default"
         for line in (probe.read(path) or "").splitlines():

@@ -17,6 +17,7 @@ from pathlib import Path
 from attrs import frozen
 
 from velollm_core.errors import ModelError, UsageError
+from velollm_ollama.values import cleaned
 
 _HOST, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
@@ -94,12 +95,11 @@ class Pulled:
     modified_s: float
 
 
-def folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where models may lie: ``OLLAMA_MODELS`` alone if it is set, else the user's own folder, and
-    that of a service.
+def folders(named: str, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where models may lie: the folder that ``OLLAMA_MODELS`` names alone if it is set, else the
+    user's own, and that of a service.
     """
-    named = environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
-    if named:
+    if named := cleaned(named):
         return (Path(named),)
     home = environ.get("HOME") or environ.get("USERPROFILE")
     own = (Path(home) / ".ollama" / "models",) if home else ()

@@ -15,7 +15,7 @@ from attrs import frozen
 from velollm_core.config import Choices, Range, Value, show
 
 if TYPE_CHECKING:
-    from velollm_ollama.knobs import Entry
+    from velollm_ollama.entries import Entry
 
 _UNITS = {
     "ns": Decimal("1e-9"),
@@ -33,7 +33,7 @@ _PART = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)")
 _WHOLE = re.compile(r"[-+]?[0-9]+")
 _UNSIGNED = re.compile(r"[0-9]+")
 _MOST_SECONDS = (2**63 - 1) // 10**9  # Go keeps a duration in 64 bits of nanoseconds
-_LONGEST_NUMBER = 20  # digits of 64 bits
+_LONGEST_NUMBER, _MOST_NUMBER = 20, 2**64  # digits and values of 64 bits
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -41,11 +41,12 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 @frozen
 class Reading:
     """What Ollama makes of a variable: a value, ``None`` where it takes its default, and what is
-    odd about it.
+    odd about it. ``foreign``: it takes something that is no value of the knob.
     """
 
     value: Value | None
     remark: str = ""
+    foreign: bool = False
 
 
 def cleaned(text: str) -> str:
@@ -86,7 +87,7 @@ def read(entry: Entry, text: str) -> Reading:
     if value == 0 and entry.knob.name == "num_parallel":
         value = 1  # Scheduler.load in server/sched.go
     if not entry.knob.domain.accepts(value):
-        return Reading(None, f"{words!r} is not one of {entry.knob.domain}")
+        return Reading(None, f"{words!r} is not one of {entry.knob.domain}", foreign=True)
     return Reading(value)
 
 
@@ -100,17 +101,18 @@ def _boolean(entry: Entry, words: str) -> Reading:
 
 def _number(words: str, *, signed: bool) -> int | None:
     pattern = _WHOLE if signed else _UNSIGNED
-    return int(words) if pattern.fullmatch(words) and len(words) <= _LONGEST_NUMBER else None
+    if not pattern.fullmatch(words) or len(words) > _LONGEST_NUMBER:
+        return None
+    number = int(words)
+    return number if number < _MOST_NUMBER else None
 
 
 def _seconds(entry: Entry, words: str) -> int | None:
-    seconds = duration_s(words)
-    if seconds is None:
+    """What is longer than the knob takes, 68 years, is as good as that."""
+    seconds, domain = duration_s(words), entry.knob.domain
+    if seconds is None or not isinstance(domain, Range):
         return None
-    domain = entry.knob.domain
-    if seconds < 0 and isinstance(domain, Range):
-        return int(domain.low)
-    return math.ceil(seconds)
+    return int(domain.low) if seconds < 0 else min(math.ceil(seconds), int(domain.high))
 
 
 def written(entry: Entry, value: Value) -> str:

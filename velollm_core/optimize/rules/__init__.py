@@ -19,15 +19,15 @@ from velollm_core.optimize.rules.placement import layers
 from velollm_core.optimize.rules.prompts import prompt_memory
 from velollm_core.optimize.rules.slots import slots
 from velollm_core.optimize.rules.threads import decode, prefill
+from velollm_core.optimize.rules.unseen import required_alone
 from velollm_core.optimize.shape import shape
 
-_OF_THE_MACHINE = (decode, prefill)
+_BY_THEMSELVES = (decode, prefill, attention)
 _OF_THE_MEMORY = (
     layers,
     context_length,
     slots,
     kv_types,
-    attention,
     batch,
     prompt_memory,
     load_mode,
@@ -37,17 +37,18 @@ _OF_THE_MEMORY = (
 _MEMORY_ROLES = frozenset(
     {
         *(Role.PLACEMENT, Role.CONTEXT, Role.SLOTS, Role.UNIFIED_KV, Role.KV_TYPE_K),
-        *(Role.KV_TYPE_V, Role.ATTENTION, Role.BATCH_LOGICAL, Role.BATCH_PHYSICAL, Role.LOAD),
+        *(Role.KV_TYPE_V, Role.BATCH_LOGICAL, Role.BATCH_PHYSICAL, Role.LOAD),
     }
 )
 
 
 def suggestions(context: AdviceContext) -> Iterator[Suggestion | Kept]:
     """What all rules say. Those that share the memory are silent where the model does not fit."""
-    for rule in _OF_THE_MACHINE:
+    for rule in _BY_THEMSELVES:
         yield from rule(context)
     decided = shape(context)
     if decided is None:
+        yield from required_alone(context)
         known = (knob for knob in context.knobs if context.value(knob.name) is not None)
         names = tuple(knob.name for knob in known if knob.role in _MEMORY_ROLES)
         yield Kept(

@@ -20,14 +20,17 @@ def batch(context: AdviceContext, shape: Shape) -> Iterator[Suggestion | Kept]:
     if not knobs:
         return
     tokens, now = shape.ubatch_tokens, shape.now.use
+    said, knob = f"{now.ubatch_tokens} tokens", physical or knobs[0]
+    if knob.own_choice is not None and context.value(knob.name) == knob.own_choice:
+        said += ", or what else the engine chooses,"
     if tokens is None:
         yield Kept(
             knobs=tuple(knob.name for knob in knobs),
-            reason=f"{now.ubatch_tokens} tokens are computed at once; a larger batch takes memory, "
-            "and what it brings has to be measured (velollm bench --ab).",
+            reason=f"{said} are computed at once; a larger batch takes memory, and what it brings "
+            "has to be measured (velollm bench --ab).",
         )
         return
-    assignments = {(physical or knobs[0]).name: tokens}
+    assignments = {knob.name: tokens}
     if (
         logical is not None
         and physical is not None
@@ -37,7 +40,7 @@ def batch(context: AdviceContext, shape: Shape) -> Iterator[Suggestion | Kept]:
     if tokens < now.ubatch_tokens:
         yield Suggestion(
             assignments=Config(assignments),
-            reason=f"Room for {now.ubatch_tokens} tokens at once is held as long as the server "
+            reason=f"Room for {said} at once is held as long as the server "
             + (
                 "runs."
                 if context.goal is Goal.MEMORY
@@ -53,7 +56,7 @@ def batch(context: AdviceContext, shape: Shape) -> Iterator[Suggestion | Kept]:
     yield Suggestion(
         assignments=Config(assignments),
         reason=f"{size(outside)} of the weights stay in main memory and are carried to the GPU "
-        f"anew for every {now.ubatch_tokens} tokens of a prompt.",
+        f"anew for every {said} of a prompt.",
         effect=f"Up to {tokens // now.ubatch_tokens} times fewer transfers for long prompts; all "
         "layers on the GPU stay there.",
         source=_OFFLOAD,

@@ -10,7 +10,7 @@ from velollm_core.backends.advice import AdviceContext, Goal
 from velollm_core.config import Config, Kept, Role, Suggestion
 from velollm_core.optimize.memory import number, per_slot
 from velollm_core.optimize.shape import Shape
-from velollm_core.optimize.words import plural, size
+from velollm_core.optimize.words import requirements, size
 
 _FIT = "llama.cpp, common/fit.cpp"
 _README = "llama.cpp, tools/server/README.md, --ctx-size"
@@ -47,17 +47,20 @@ def _required(context: AdviceContext, shape: Shape) -> _Case | None:
     required, now = context.requirements, shape.now.use.context_tokens
     if shape.own_tokens and not (required.context_tokens or required.parallel):
         return None
-    words = [
-        *([f"{required.context_tokens} tokens a request"] if required.context_tokens else []),
-        *([f"{plural(required.parallel, 'request')} at once"] if required.parallel else []),
-    ]
+    words = requirements(required)
     have = (
         f"left to itself, the engine takes {now} tokens now and may take less at another start"
         if shape.own_tokens
         else f"{now} tokens are set for all slots together"
     )
+    if not shape.own_tokens and (shape.context_tokens or 0) < now:
+        return _Case(
+            reason=f"Required: {words}; {have}, for which memory is short.",
+            effect=f"{size(shape.now.kv_bytes - shape.planned.kv_bytes)} less for the KV cache.",
+            source=_README,
+        )
     return _Case(
-        reason=f"Required: {' and '.join(words) or 'what each slot has now'}; {have}.",
+        reason=f"Required: {words or 'what each slot has now'}; {have}.",
         effect="Requests of that length are answered, whatever else is in memory.",
         source=_README,
     )

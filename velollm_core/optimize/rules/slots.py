@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from velollm_core.backends.advice import AdviceContext
 from velollm_core.config import Config, Kept, Role, Suggestion
+from velollm_core.hardware.describe import plural
 from velollm_core.models.memory import Use, recurrent_bytes
 from velollm_core.optimize.shape import Shape
-from velollm_core.optimize.words import plural, size
+from velollm_core.optimize.words import size
 
 _SLOTS = "llama.cpp, tools/server/README.md, --parallel and --kv-unified"
 

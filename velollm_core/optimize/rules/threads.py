@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from velollm_core.backends.advice import AdviceContext, Goal
 from velollm_core.config import ENGINE_DEFAULT, Config, Kept, Role, Suggestion
-from velollm_core.hardware.describe import limits
+from velollm_core.hardware.describe import limits, plural
 from velollm_core.hardware.spec import CpuInfo
+from velollm_core.hardware.threads import decode_threads, fast_cores, runnable, startable
 from velollm_core.optimize.memory import engine_budget, number
-from velollm_core.optimize.words import plural
 
 _QUOTA = "Linux kernel documentation, scheduler/sched-bwc.rst"
 _TOO_MANY = "llama.cpp issue 20020 and ollama issue 9306, users' reports"
 _OWN_COUNT = "llama.cpp, common/common.cpp, common_cpu_get_num_math"
 _PREFILL = "llama.cpp, tools/server/README.md, --threads-batch"
-
-_ROOMY_QUOTA = 16
-"""From so many processors on, one of a quota is left to what an engine runs beside its threads:
-where they use it up, the kernel stops them all until the next period."""
 
 
 def decode(context: AdviceContext) -> Iterator[Suggestion | Kept]:
@@ -28,10 +23,10 @@ def decode(context: AdviceContext) -> Iterator[Suggestion | Kept]:
     if knob is None or context.value(knob.name) is None:
         return
     set_to = number(context, Role.THREADS_DECODE, Config())
-    started = _cores(cpu) if set_to is None else set_to
+    started = fast_cores(cpu) if set_to is None else set_to
     wanted = decode_threads(cpu)
     who = f"{plural(started, 'thread')} ({_origin(context, knob.name)})"
-    if started > startable(cpu):
+    if started > runnable(cpu):
         yield Suggestion(
             assignments=Config({knob.name: wanted}),
             reason=f"{who} are more than this process may run at once: {limits(cpu)}.",
@@ -40,10 +35,10 @@ def decode(context: AdviceContext) -> Iterator[Suggestion | Kept]:
             source=_QUOTA if cpu.quota_cpus is not None else _TOO_MANY,
             confidence="high",
         )
-    elif started > _cores(cpu):
+    elif started > fast_cores(cpu):
         yield Suggestion(
             assignments=Config({knob.name: wanted}),
-            reason=f"{who} are more than there are {_kind(cpu)}: {_cores(cpu)}.",
+            reason=f"{who} are more than there are {_kind(cpu)}: {fast_cores(cpu)}.",
             effect="Generating is bound by memory and, in most reports, faster without two "
             "threads a core or slow cores: 0.8 tok/s with 16 threads, 6.6 with 7.",
             source=_TOO_MANY,
@@ -52,8 +47,7 @@ def decode(context: AdviceContext) -> Iterator[Suggestion | Kept]:
     elif 2 * started < wanted:
         yield Suggestion(
             assignments=Config({knob.name: wanted}),
-            reason=f"{who} {'leaves' if started == 1 else 'leave'} most of {_cores(cpu)} "
-            f"{_kind(cpu)} idle.",
+            reason=f"{who} {_idle(cpu, started)}.",
             effect="More of the memory's bandwidth is used; past some number of threads more "
             "bring nothing.",
             source=_OWN_COUNT,
@@ -63,7 +57,7 @@ def decode(context: AdviceContext) -> Iterator[Suggestion | Kept]:
         nodes = len(cpu.numa_nodes)
         yield Kept(
             knobs=(knob.name,),
-            reason=f"{who}, there are {_cores(cpu)} {_kind(cpu)}"
+            reason=f"{who}, there are {fast_cores(cpu)} {_kind(cpu)}"
             + (
                 f" on {nodes} memory nodes: which of them are best depends on where the model's "
                 "pages lie, so measure (velollm bench --ab)."
@@ -79,16 +73,26 @@ def prefill(context: AdviceContext) -> Iterator[Suggestion | Kept]:
     if knob is None or context.value(knob.name) is None:
         return
     set_to = number(context, Role.THREADS_PREFILL, Config())
-    wanted = max(1, min(cpu.physical, startable(cpu)))
+    wanted = min(cpu.physical, startable(cpu))
     on_cpu = not engine_budget(context).gpu_bytes
-    if set_to is not None and set_to > startable(cpu):
+    if set_to is not None and set_to > runnable(cpu):
         yield Suggestion(
             assignments=Config({knob.name: wanted}),
-            reason=f"{set_to} threads ({_origin(context, knob.name)}) are more than this process "
-            f"may run at once: {limits(cpu)}.",
+            reason=f"{plural(set_to, 'thread')} ({_origin(context, knob.name)}) are more than this "
+            f"process may run at once: {limits(cpu)}.",
             effect="No thread is held up by one that is not running.",
             source=_QUOTA if cpu.quota_cpus is not None else _TOO_MANY,
             confidence="high",
+        )
+    elif set_to is not None and 2 * set_to < decode_threads(cpu):
+        yield Suggestion(
+            assignments=Config({knob.name: decode_threads(cpu)}),
+            reason=f"{plural(set_to, 'thread')} ({_origin(context, knob.name)}) "
+            f"{_idle(cpu, set_to)} while a prompt is read.",
+            effect="An earlier first token after a long prompt: what the processor reads of it is "
+            "bound by arithmetic.",
+            source=_PREFILL,
+            confidence="medium",
         )
     elif (
         set_to is None
@@ -110,24 +114,13 @@ def prefill(context: AdviceContext) -> Iterator[Suggestion | Kept]:
             knobs=(knob.name,),
             reason="As many as generate: more would have to be measured here."
             if set_to is None
-            else f"{set_to} threads ({_origin(context, knob.name)}) may all run at once.",
+            else f"{plural(set_to, 'thread')} ({_origin(context, knob.name)}) may all run at once.",
         )
 
 
-def decode_threads(cpu: CpuInfo) -> int:
-    """One a (performance) core, and no more than may run at once."""
-    return max(1, min(_cores(cpu), startable(cpu)))
-
-
-def startable(cpu: CpuInfo) -> int:
-    """How many threads a quota and an affinity mask let run at once, less one of a large quota."""
-    most = max(1, math.floor(cpu.usable))
-    by_quota = cpu.quota_cpus is not None and cpu.quota_cpus <= cpu.usable
-    return most - 1 if by_quota and most >= _ROOMY_QUOTA else most
-
-
-def _cores(cpu: CpuInfo) -> int:
-    return cpu.performance_cores or cpu.physical
+def _idle(cpu: CpuInfo, threads: int) -> str:
+    leave = "leaves" if threads == 1 else "leave"
+    return f"{leave} most of {fast_cores(cpu)} {_kind(cpu)} idle"
 
 
 def _kind(cpu: CpuInfo) -> str:
