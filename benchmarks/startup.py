@@ -1,4 +1,5 @@
 """How long the short commands take, as whole processes: medians, after a run that warms the caches.
+It fails where one takes longer than it may.
 
 ``python -c pass`` in the same run is the peer: what the interpreter itself costs on this machine.
 """
@@ -19,10 +20,16 @@ COMMANDS = {
     "velollm --help": ["--help"],
     "velollm detect": ["detect"],
     "velollm models show demo": ["models", "show", "demo"],
+    "velollm optimize --dry-run": [
+        *("--backend", "llamacpp", "-X", "engine=embedded", "--model", "demo"),
+        *("optimize", "--dry-run"),
+    ],
 }
+MOST_MS = {"velollm optimize --dry-run": 1000.0}
+"""What the median may be at most."""
 
 
-def main() -> None:
+def main() -> int:
     parser = arguments(__doc__ or "")
     parser.add_argument("--runs", type=int, default=15)
     given = parser.parse_args()
@@ -41,7 +48,14 @@ def main() -> None:
     for name, values in times.items():
         figures[f"{name}, median ms"] = statistics.median(values)
         figures[f"{name}, slowest ms"] = max(values)
-    write_record(given.output, figures, ["velollm_core", "pyproject.toml"])
+        if name in MOST_MS:
+            figures[f"{name}, allowed ms"] = MOST_MS[name]
+    code = ["velollm_core", "plugins/velollm-llamacpp/velollm_llamacpp", "pyproject.toml"]
+    write_record(given.output, figures, code)
+    slow = [name for name, most in MOST_MS.items() if statistics.median(times[name]) > most]
+    for name in slow:
+        print(f"{name} takes longer than {MOST_MS[name]:g} ms", file=sys.stderr)
+    return 1 if slow else 0
 
 
 def once(words: Sequence[str]) -> float:
@@ -51,4 +65,4 @@ def once(words: Sequence[str]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from velollm_core.backends import undo_log
 from velollm_core.backends.changes import Change, apply, history, undo
 from velollm_core.errors import DocumentError, Unavailable, UsageError
 
@@ -72,6 +74,16 @@ def test_the_last_one_is_taken_back_first(home, log):
         assert path.read_bytes() == content
     undo(log)
     assert not path.exists()
+
+
+def test_each_of_several_is_shown_as_it_will_be_when_its_turn_comes(home, log):
+    path = home / "config.ini"
+    path.write_bytes(b"zero")
+    for content in (b"one", b"two", None):
+        apply([change(path, content), change(home / "sub" / "other", b"made")], log)
+    shown = [[outcome.action for outcome in entry.outcomes] for entry in history(log)]
+    assert shown == [["restored"], ["restored"], ["restored", "removed"]]
+    assert [[outcome.action for outcome in undo(log).outcomes] for _ in shown] == shown
 
 
 def test_what_holds_already_is_neither_written_nor_recorded(home, log):
@@ -174,6 +186,22 @@ def test_a_file_whose_folder_is_gone_is_not_brought_back_by_force(home, log):
     (outcome,) = undo(log).outcomes
     assert outcome.action == "edited"
     assert outcome.kept_as.read_bytes() == b"old"
+
+
+def test_a_file_whose_folder_has_given_way_to_a_file_is_left_alone(home, log):
+    path = home / "sub" / "config.ini"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    apply([change(path, b"new"), change(home / "sub" / "made", b"x")], log)
+    path.unlink()
+    (home / "sub" / "made").unlink()
+    path.parent.rmdir()
+    path.parent.write_bytes(b"the user's own")
+    edited, made = undo(log).outcomes
+    assert (edited.action, made.action) == ("edited", "unchanged")
+    assert edited.kept_as.read_bytes() == b"old"
+    assert path.parent.read_bytes() == b"the user's own"
+    assert undo(log) is None
 
 
 def test_a_directory_in_which_something_else_lies_now_stays(home, log):
@@ -338,13 +366,31 @@ def test_a_folder_that_cannot_be_made_is_named(home):
     assert set(snapshot(home)) == {"file"}
 
 
-def test_a_damaged_record_is_named(home, log):
+def test_a_damaged_record_is_named_with_the_way_on(home, log):
     apply([change(home / "x", b"1")], log)
-    (record,) = log.glob("*.json")
+    apply([change(home / "x", b"2")], log)
+    record = max(log.glob("*.json"))
     record.write_text("{")
     for action in (history, undo):
-        with pytest.raises(DocumentError, match=record.name):
+        with pytest.raises(DocumentError, match=record.name) as caught:
             action(log)
+        assert "Move it away" in caught.value.hint
+    record.rename(home / record.name)
+    (home / "x").write_bytes(b"1")
+    undo(log)
+    assert not (home / "x").exists()
+
+
+def test_a_folder_in_which_nothing_can_be_locked_is_told_from_one_that_is_locked(
+    home, log, monkeypatch
+):
+    def refuse(descriptor):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(undo_log, "_lock", refuse)
+    with pytest.raises(Unavailable, match="cannot be locked: No locks available"):
+        apply([change(home / "x", b"1")], log)
+    assert snapshot(home) == {}
 
 
 NAMES = ("a", "b", "c", "d/e", "d/f/g", "link")

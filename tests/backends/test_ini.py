@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velollm_core.backends.ini import Key, with_values
+from velollm_core.backends.ini import Key, held, with_values
 from velollm_core.errors import UsageError
 
 FILE = """\
@@ -106,6 +106,35 @@ FILES = st.lists(st.tuples(LINES, st.sampled_from(["\n", "\r\n", "\r"])), max_si
 WORDS = st.sampled_from(["1", "q8_0", "a b", "/x/y"])
 
 
+@given(text=FILES)
+def test_what_counts_is_what_llamacpp_takes(text):
+    assert held(text) == read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("a = 1 ; and why", {"default": {"a": "1"}}),
+        ("a = 1;2", {"default": {"a": "1"}}),
+        ("[*]\na = 1\n[x]\n[*]\nb = 2", {"*": {"b": "2"}, "x": {}}),
+        ("[ \t*]\na = 1", {"*": {"a": "1"}}),
+        (" \t; [*]\n\t\n", {}),
+    ],
+)
+def test_a_file_is_read_by_llamacpps_grammar(text, counts):
+    assert held(text) == {"default": {}} | counts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[*]\n a = 1", "[*]\na = 1\n b", "[*]\n[x] junk", "\n[*", "\na", "\n1 = 2", "\n\ufeffa = 1"],
+)
+def test_a_line_that_llamacpp_refuses_is_numbered(text):
+    number = len(text.splitlines())
+    with pytest.raises(ValueError, match=f"line {number} is no KEY = VALUE"):
+        held(text)
+
+
 @given(
     text=FILES, values=st.dictionaries(st.sampled_from("abc"), WORDS, min_size=1), cut=st.booleans()
 )
@@ -116,8 +145,8 @@ def test_what_is_set_counts_and_everything_else_is_as_it_was(text, values, cut):
     for name, value in values.items():
         counting = {**after.get("*", {}), **after["default"]}
         assert counting[name] == value
-    for section, held in before.items():
-        for name, value in held.items():
+    for section, keys in before.items():
+        for name, value in keys.items():
             if name not in values or section not in {"*", "default"}:
                 assert after[section][name] == value
     assert with_values(edited, "*", values, others=("default",)) == edited

@@ -12,8 +12,9 @@ from attrs import evolve
 
 from velollm_core.config import Config
 from velollm_core.documents import write
+from velollm_core.errors import FailureKind
 from velollm_core.experiment.comparison import comparisons
-from velollm_core.experiment.spec import EngineRecord, Question
+from velollm_core.experiment.spec import Because, EngineRecord, Failure, Question
 
 
 @pytest.fixture
@@ -73,6 +74,26 @@ def test_fail_if_slower_ends_with_no_or_open(velollm, file, times, noise, code):
     assert done.returncode == code, done.stderr
     if code == 1:
         assert "slower by more than 5 %: short x1 0.9" in done.stderr
+
+
+def test_an_arm_that_crashed_is_not_found_fast_enough(velollm, file, tmp_path):
+    """Where it answers, the interval holds no change, and rules out that it is slower by 5 %."""
+    whole = file("ab.json", times=1.02, noise=0.02)
+    assert velollm("compare", "ab.json", "--fail-if-slower", "5%").returncode == 0
+    crash = Failure(kind=FailureKind.CRASH, message="it went out")
+    trials = tuple(
+        evolve(trial, failure=crash, phases=())
+        if (trial.arm, trial.block) == ("changed", 3)
+        else trial
+        for trial in whole.trials
+    )
+    crashed = evolve(whole, trials=trials)
+    (row,) = comparisons(crashed)
+    assert row.because is Because.INTERVAL
+    write(tmp_path / "crashed.json", "benchmark", 1, evolve(crashed, comparisons=(row,)))
+    done = velollm("compare", "crashed.json", "--fail-if-slower", "5%")
+    assert done.returncode == 4
+    assert "changed failed in 1 of 8: it went out" in done.stderr
 
 
 def test_an_open_answer_ends_with_4_and_says_what_would_settle_it(velollm, file):

@@ -16,13 +16,13 @@ from attrs import define, evolve, field, frozen
 
 from velollm_core import hookimpl
 from velollm_core.backends import quoting
-from velollm_core.backends.changes import Change, undo
+from velollm_core.backends.changes import Change, apply, undo
 from velollm_core.backends.contract import Installation, Option
 from velollm_core.cli.optimize import command
 from velollm_core.cli.state import State
 from velollm_core.config import Config, Kept, LeftOut, Settings, Suggestion
 from velollm_core.documents import loads
-from velollm_core.errors import UsageError, VeloError
+from velollm_core.errors import LaunchError, UsageError, VeloError
 from velollm_core.experiment import workload_hooks
 from velollm_core.models.spec import LayerShape, Model, ModelSpec
 from velollm_core.optimize.outcome import Outcome
@@ -55,6 +55,7 @@ class Tunable(FakeBackend):
     needs_root: bool = False
     then: tuple[str, ...] = ()
     left_out: tuple = ()
+    unsayable: tuple = ()
     spec: ModelSpec | None = None
     measured: list = field(factory=list)
     started_with: list = field(factory=list)
@@ -80,9 +81,10 @@ class Tunable(FakeBackend):
             origin, threads = str(self.file), int(self.file.read_bytes().rpartition(b"=")[2])
         if "FAKE_THREADS" in environ:
             origin, threads = "environment FAKE_THREADS", int(environ["FAKE_THREADS"])
+        cache = environ.get("FAKE_CACHE")
         return Settings(
-            config=Config({"threads": threads, "cache": True}),
-            origins={"threads": origin},
+            config=Config({"threads": threads, "cache": cache != "False"}),
+            origins={"threads": origin} | ({"cache": "environment FAKE_CACHE"} if cache else {}),
             left_out=self.left_out,
         )
 
@@ -99,6 +101,9 @@ class Tunable(FakeBackend):
             f"export FAKE_{name.upper()}={quoting.sh(str(value))}\n"
             for name, value in settings.config.items()
         )
+
+    def omitted(self, installation, model, config, form):
+        return tuple(name for name in config if name in self.unsayable)
 
     def plan_apply(self, installation, model, settings, target):
         if target not in {None, "file"}:
@@ -237,6 +242,23 @@ def test_a_form_without_a_file_is_printed_instead_of_the_report(optimize):
     assert optimize("--form", "sh").out == "export FAKE_THREADS=4\n"
 
 
+def test_a_script_keeps_what_the_shell_has_from_the_one_that_it_replaces(optimize, tmp_path):
+    script = tmp_path / "velollm.sh"
+    before = {"FAKE_THREADS": "8", "FAKE_CACHE": "False"}
+    assert optimize("-o", str(script), environ=before).code == 0
+    assert script.read_text() == "export FAKE_CACHE=False\nexport FAKE_THREADS=4\n"
+    assert optimize("--form", "sh").out == "export FAKE_THREADS=4\n"
+
+
+def test_what_a_form_cannot_say_is_not_measured_for_it(optimize, tmp_path):
+    words = (*VERIFY, "-o", str(tmp_path / "x.sh"))
+    done = optimize(*words, unsayable=("threads",))
+    assert done.code == 2
+    assert "the form sh cannot say threads" in done.err
+    assert optimize.backend.measured == []
+    assert optimize(*words, unsayable=("cache",)).code == 0
+
+
 def test_a_document_holds_the_whole_plan(optimize):
     done = optimize("--json")
     told = loads(done.out, KIND, MAJOR, Outcome, "standard output")
@@ -302,27 +324,35 @@ def test_what_has_no_effect_is_named(optimize):
     assert "Without effect here FAKE_TREADS nothing reads it" in said
 
 
+HUGE = ModelSpec(
+    architecture="llama",
+    parameter_count=10**15,
+    layers=2,
+    embedding_length=64,
+    context_length=4096,
+    type_bytes={"F16": 2 * 10**15},
+    **dict.fromkeys(("heads", "kv_heads"), (1, 1)),
+    **dict.fromkeys(("head_dims_k", "head_dims_v"), (64, 64)),
+    layer_bytes=(10**15, 10**15),
+    expert_bytes=(0, 0),
+    shapes=(LayerShape(),) * 2,
+)
+
+
 def test_a_model_that_cannot_fit_gets_no_advice_and_the_answer_is_no(optimize, tmp_path):
-    spec = ModelSpec(
-        architecture="llama",
-        parameter_count=10**15,
-        layers=2,
-        embedding_length=64,
-        context_length=4096,
-        type_bytes={"F16": 2 * 10**15},
-        **dict.fromkeys(("heads", "kv_heads"), (1, 1)),
-        **dict.fromkeys(("head_dims_k", "head_dims_v"), (64, 64)),
-        layer_bytes=(10**15, 10**15),
-        expert_bytes=(0, 0),
-        shapes=(LayerShape(),) * 2,
-    )
     words = ("--apply", *VERIFY, "-o", str(tmp_path / "x.sh"))
-    done = optimize(*words, spec=spec)
+    done = optimize(*words, spec=HUGE)
     assert done.code == 1
     assert "GiB" in done.out
     assert "Keep what you have" not in done.out
     assert not (tmp_path / "x.sh").exists()
     assert not (tmp_path / "fake.conf").exists()
+
+
+def test_a_model_that_cannot_fit_is_said_where_the_settings_are_to_be_printed(optimize):
+    done = optimize("--form", "sh", spec=HUGE)
+    assert (done.code, done.out) == (1, "")
+    assert "GiB" in done.err
 
 
 def test_what_a_plugin_says_cannot_steer_a_terminal_or_a_page(optimize):
@@ -382,7 +412,25 @@ def test_what_needs_root_is_shown_and_not_done(optimize, tmp_path):
     assert "needs root, so it is left to you" in words_of(done.out)
     assert "+threads = 4" in done.out
     assert "sudo systemctl restart fake" in done.out
+    (entry,) = json.loads(optimize("--apply", "--json", needs_root=True).out)["files"]
+    assert (entry["written"], entry["content"]) == (False, "# mine\nthreads = 4")
     assert not (tmp_path / "fake.conf").exists()
+
+
+def test_a_change_that_was_cut_short_is_taken_back_first_and_what_became_of_it_is_said(
+    optimize, tmp_path
+):
+    other, folder = tmp_path / "other.conf", tmp_path / "DATA" / "undo"
+    other.write_bytes(b"old")
+    apply([Change(path=other, content=b"new", summary="another")], folder)
+    (record,) = folder.glob("*.json")
+    record.write_bytes(record.read_bytes().replace(b'"applied"', b'"applying"'))
+    other.write_bytes(b"the user's own")
+    done = optimize("--apply")
+    assert done.code == 0
+    assert f"{other} (another): edited since, left alone" in done.err
+    (kept,) = folder.glob("*.before")
+    assert str(kept) in done.err
 
 
 def test_a_change_that_takes_effect_later_says_after_what(optimize, tmp_path):
@@ -390,6 +438,7 @@ def test_a_change_that_takes_effect_later_says_after_what(optimize, tmp_path):
     assert done.code == 0
     (entry,) = json.loads(done.out)["files"]
     assert (entry["written"], entry["then"]) == (True, ["fake reload"])
+    assert entry["content"] is None
     assert (tmp_path / "fake.conf").exists()
 
 
@@ -429,6 +478,26 @@ def test_a_proposal_that_does_not_start_is_not_applied(optimize, tmp_path):
 
     done = optimize("--apply", *VERIFY, script=Script(token_ms=fails))
     assert done.code in {3, 4}
+    assert not (tmp_path / "fake.conf").exists()
+
+
+def test_a_proposal_that_crashes_now_and_then_is_not_applied(optimize, tmp_path):
+    """Where it answers, the interval rules out that it is slower."""
+    launches = []
+
+    def crashes(config):
+        if config["threads"] == 8:
+            return 8.0
+        launches.append(config)
+        if len(launches) % 2:
+            raise LaunchError("the fake went out")
+        return 8.0 if len(launches) % 4 else 7.2
+
+    done = optimize("--apply", *VERIFY, "--launches", "12", script=Script(token_ms=crashes))
+    assert done.code == 4, done.err
+    assert "proposed failed in 6 of 12: every request of short failed" in words_of(done.err)
+    assert "proposed failed in 6 of 12" in words_of(done.out)
+    assert "nothing was changed" in done.err
     assert not (tmp_path / "fake.conf").exists()
 
 
@@ -494,6 +563,8 @@ def test_a_knob_that_a_running_server_cannot_change_is_named_where_nothing_can_b
         (["-o", "-"], "To print the settings use --form"),
         (["-o", "nowhere/x.sh"], "there is no folder"),
         (["--json", "--form", "sh"], "Name a file"),
+        (["--apply", "--form", "sh"], "Name a file"),
+        (["--apply", "--dry-run", "--form", "sh"], "Name a file"),
         (["--form", "punchcard"], "has no form 'punchcard'"),
         (["--apply", "--target", "moon"], "no target 'moon'"),
         (["--goal", "beauty"], "beauty"),

@@ -34,6 +34,14 @@ def test_what_was_applied_last_is_taken_back_and_what_to_restart_is_said(velollm
     assert "It takes effect after:\n  restart llama-server" in done.stdout
 
 
+def test_a_command_on_a_file_that_is_gone_is_not_named(velollm, applied, tmp_path):
+    command = f"llama-server --models-preset {tmp_path / 'models.ini'}"
+    applied("models.ini", b"new", then=(command,))
+    applied("models.ini", b"newer", then=(command,))
+    assert f"It takes effect after:\n  {command}" in velollm("undo").stdout
+    assert "It takes effect" not in velollm("undo").stdout
+
+
 def test_nothing_to_take_back_is_said_in_a_sentence(velollm):
     done = velollm("undo")
     assert (done.returncode, done.stdout) == (0, "")

@@ -39,7 +39,7 @@ class Undone:
     """What was taken back: one application, made at ``applied_at`` (UTC, ISO 8601).
 
     ``cut_short``: it had not been finished, or its undoing had not. ``summaries`` belong to
-    ``outcomes``, one for each file. ``then`` are the commands after which it takes effect.
+    ``outcomes``, one for each file. ``then`` are the commands after which that takes effect.
     """
 
     applied_at: str
@@ -123,16 +123,18 @@ def undo(folder: Path) -> Undone | None:
 
 
 def history(folder: Path) -> tuple[Undone, ...]:
-    """What can be taken back, the newest first, each with what :func:`undo` would do to its files.
+    """What can be taken back, the newest first, each with what :func:`undo` would do to its files
+    when those before it are taken back.
 
     Raises:
         UsageError: a record, or a file that it names, cannot be read.
     """
     found = []
+    held: undo_log.Held = {}
     for path in undo_log.records(folder):
         record = undo_log.load(path)
         try:
-            found.append(_undone(record, undo_log.outcomes(path, record)))
+            found.append(_undone(record, undo_log.outcomes(path, record, held)))
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}.") from error
     return tuple(found)
@@ -225,8 +227,16 @@ def _record(steps: list[_Step]) -> Record:
         state="applying",
         entries=tuple(_entry(step) for step in steps),
         directories=_missing_directories(steps),
-        then=tuple(dict.fromkeys(command for step in steps for command in step.change.then)),
+        then=tuple(dict.fromkeys(command for step in steps for command in _then_back(step))),
     )
+
+
+def _then_back(step: _Step) -> Iterable[str]:
+    """The commands that are still there to be run when a step is taken back: not those on a file
+    that then is gone.
+    """
+    gone = step.before is None
+    return (entry for entry in step.change.then if not gone or str(step.change.path) not in entry)
 
 
 def _entry(step: _Step) -> Entry:

@@ -1,9 +1,7 @@
 """What a backend is: :class:`Backend` finds and starts engines, :class:`Session` is a running one.
 
 An adapter subclasses both. Only what its engine really has needs overriding: every optional method
-has a default that says "no". Events carry the milliseconds since their request was sent, measured
-at the client; counts and phase timings are the server's own, and absent where the server does not
-tell.
+has a default that says "no".
 """
 
 from __future__ import annotations
@@ -16,6 +14,14 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import field, frozen
 
+from velollm_core.backends.messages import (
+    Event,
+    Finish,
+    Message,
+    Request,
+    Sampling,
+    ServerTimings,
+)
 from velollm_core.config import (
     Config,
     Kept,
@@ -34,6 +40,24 @@ if TYPE_CHECKING:
     from velollm_core.backends.processes import Place
     from velollm_core.models.memory import Part
     from velollm_core.models.spec import Model
+
+__all__ = [
+    "Backend",
+    "Capability",
+    "Event",
+    "Finish",
+    "Footprint",
+    "Installation",
+    "MemoryUse",
+    "Message",
+    "Mismatch",
+    "Option",
+    "Request",
+    "Sampling",
+    "ServerTimings",
+    "Session",
+    "mismatches",
+]
 
 
 class Capability(StrEnum):
@@ -72,83 +96,6 @@ class Installation:
     build: str | None = None
     cpu_features: tuple[str, ...] = ()
     options: Mapping[str, str] = field(factory=dict, repr=False)
-
-
-@frozen(kw_only=True)
-class Message:
-    """One turn of a conversation; the server applies the model's chat template."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@frozen(kw_only=True)
-class Sampling:
-    """How tokens are drawn. The default is greedy, so that two configurations can be compared."""
-
-    temperature: float = 0.0
-    seed: int = 0
-    top_k: int | None = None
-    top_p: float | None = None
-
-
-@frozen(kw_only=True)
-class Request:
-    """One request: a raw text, token ids, or messages for the chat template.
-
-    ``config`` holds per-request knobs. ``top_logprobs`` asks for that many alternatives a token.
-    ``timeout_s`` bounds the silence between two events, not the whole answer.
-    """
-
-    prompt: str | tuple[int, ...] | tuple[Message, ...]
-    max_tokens: int
-    sampling: Sampling = Sampling()
-    config: Config = Config()
-    top_logprobs: int | None = None
-    timeout_s: float = 120.0
-
-
-@frozen(kw_only=True, slots=True)
-class Event:
-    """Something arrived. ``tokens`` is how many, if the server says so: under speculation they come
-    in bursts.
-
-    A chunk with only a role has no text and is not a first token.
-    """
-
-    at_ms: float
-    text: str
-    tokens: int | None = None
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
-
-
-@frozen(kw_only=True)
-class ServerTimings:
-    """The server's own clock: prompt processing and generation, milliseconds.
-
-    ``predicted_ms`` spans from the first token to the last, so the server's decode rate is
-    ``(output_tokens - 1) / predicted_ms`` where the first token comes free with the prompt.
-    """
-
-    prompt_ms: float
-    predicted_ms: float
-    prompt_per_second: float | None = None
-    predicted_per_second: float | None = None
-
-
-@frozen(kw_only=True)
-class Finish:
-    """The end of an answer. Counts are the server's, ``None`` where it does not tell."""
-
-    at_ms: float
-    reason: Literal["stop", "length", "unknown"]
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    output_tokens: int | None = None
-    timings: ServerTimings | None = None
-    drafted_tokens: int | None = None
-    accepted_tokens: int | None = None
 
 
 @frozen(kw_only=True)
@@ -363,6 +310,13 @@ class Backend(ABC):
         del model, settings
         known = ", ".join(self.forms(installation)) or "none"
         raise UsageError(f"backend {self.name} has no form {form!r}.", f"It has: {known}.")
+
+    def omitted(
+        self, installation: Installation, model: Model, config: Config, form: str
+    ) -> tuple[str, ...]:
+        """The knobs of ``config`` that :meth:`render` cannot say in that form and leaves out."""
+        del installation, model, config, form
+        return ()
 
     def plan_apply(
         self, installation: Installation, model: Model, settings: Settings, target: str | None

@@ -1,4 +1,5 @@
-"""A configuration file of llama.cpp edited in place: what is not meant keeps its every byte.
+"""A configuration file of llama.cpp: read as it is read, and edited in place, every byte kept that
+is not meant.
 
 Its grammar is in ``common/preset.cpp``: ``KEY = VALUE`` from the beginning of a line, no quotes, a
 comment behind ``;`` or ``#`` wherever that stands, keys before any heading in section ``default``.
@@ -16,9 +17,11 @@ from velollm_core.backends import quoting
 
 _LINES = re.compile(r"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _HEADING = re.compile(r"\[[ \t]*([^\]]+)\]")
+_REMARK = re.compile(r"[ \t]*(?:[;#].*)?")
 _SETTING = re.compile(
     r"([A-Za-z_][\w.-]*)([ \t]*=[ \t]*)((?:(?![ \t]*(?:[;#]|\Z)).)*)(.*)", re.ASCII
 )
+_FIRST = "default"
 _NO = frozenset({"0", "false", "off", "disabled"})
 
 
@@ -28,6 +31,26 @@ class Key:
 
     name: str
     negative: bool = False
+
+
+def held(text: str) -> dict[str, dict[str, str]]:
+    """What counts in ``text``: values by key, by section.
+
+    Raises:
+        ValueError: llama.cpp would refuse it; the message is the reason.
+    """
+    found: dict[str, dict[str, str]] = {_FIRST: {}}
+    section = _FIRST
+    for number, (line, _) in enumerate(_LINES.findall(text), 1):
+        heading, setting = _HEADING.match(line), _SETTING.fullmatch(line)
+        if setting:
+            found[section][setting.group(1)] = setting.group(3)
+        elif heading and _REMARK.fullmatch(line, heading.end()):
+            section = heading.group(1)
+            found[section] = {}
+        elif not _REMARK.fullmatch(line):
+            raise ValueError(f"line {number} is no KEY = VALUE")
+    return found
 
 
 def with_values(
@@ -79,7 +102,7 @@ def _edited(
     means: Callable[[str], Key | None],
     sections: Collection[str],
 ) -> Iterator[_Line]:
-    section = "default"
+    section = _FIRST
     for line, ending in _LINES.findall(text):
         if not line and not ending:
             continue  # the end of the text

@@ -34,21 +34,22 @@ def used_gpus(hardware: HardwareSpec) -> tuple[GpuInfo, ...]:
 
 
 def budget(hardware: HardwareSpec) -> Budget:
-    """What this process may take now.
-
-    Of main memory what is free and a control group leaves; of each GPU what is free, or all of it
-    where no tool tells. Metal lets a program have two thirds of a Mac's memory up to 36 GiB and
-    three quarters above.
+    """What this process may take now: of main memory what is free and a control group leaves, of
+    each GPU :func:`usable_bytes`.
     """
     gpus = used_gpus(hardware)
     return Budget(
         host_bytes=hardware.memory.usable_bytes,
-        gpu_bytes=tuple(_usable_bytes(gpu) for gpu in gpus),
+        gpu_bytes=tuple(usable_bytes(gpu) for gpu in gpus),
         unified=any(gpu.unified_memory for gpu in gpus),
     )
 
 
-def _usable_bytes(gpu: GpuInfo) -> int:
+def usable_bytes(gpu: GpuInfo) -> int:
+    """What this process may take of a GPU now: what is free, or all of it where no tool tells.
+
+    Metal lets a program have two thirds of a Mac's memory up to 36 GiB and three quarters above.
+    """
     total = gpu.memory_total_bytes or 0
     free = total if gpu.memory_free_bytes is None else gpu.memory_free_bytes
     if gpu.vendor != "apple":

@@ -8,9 +8,10 @@ and may itself be cut short and begun again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,9 @@ from velollm_core.errors import DocumentError, Unavailable
 
 KIND = "undo"
 MAJOR = 1
+
+_TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
+"""What a lock that another process holds is refused with, on one system or another."""
 
 
 @frozen(kw_only=True)
@@ -52,7 +56,7 @@ class Record:
     """One application: its files in the order of writing, and the directories made for them.
 
     ``applied_at`` is in UTC. ``token`` is part of the names of temporary files. ``then`` are the
-    commands after which a change takes effect.
+    commands after which taking it back takes effect.
     """
 
     applied_at: str
@@ -99,6 +103,12 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             _lock(file.fileno())
         except OSError as error:
+            if error.errno not in _TAKEN:
+                raise Unavailable(
+                    f"{folder} cannot be locked: {error.strerror}; without that, two changes at "
+                    "once could lose one.",
+                    "Name a folder on another file system with VELOLLM_DATA_DIR.",
+                ) from error
             raise Unavailable(
                 f"another velollm is changing files at this moment; {folder} is locked.",
                 "Try again when it has finished.",
@@ -139,7 +149,14 @@ def load(path: Path) -> Record:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror}.") from error
-    return loads(text, KIND, MAJOR, Record, str(path))
+    try:
+        return loads(text, KIND, MAJOR, Record, str(path))
+    except DocumentError as error:
+        hint = (
+            "What the files held before can only be taken from it by hand. Move it away, and "
+            "velollm undo goes on with the one before."
+        )
+        raise DocumentError(error.message, error.hint or hint) from error
 
 
 def save(path: Path, record: Record) -> None:
@@ -161,20 +178,41 @@ def _write_private(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def outcomes(path: Path, record: Record) -> tuple[Outcome, ...]:
-    """What taking the record at ``path`` back would do now.
+Held = dict[Path, str | None]
+"""What files would hold, as :func:`~velollm_core.backends.files.digest` tells it."""
+
+
+def outcomes(path: Path, record: Record, held: Held) -> tuple[Outcome, ...]:
+    """What taking the record at ``path`` back would do after all newer ones.
+
+    Args:
+        path: the file of the record.
+        record: what it holds.
+        held: what files hold when the newer ones are taken back; where one is not named, as now.
+            What they would hold behind this one is put there.
 
     Raises:
         OSError: a file cannot be read.
     """
-    return tuple(_outcome(path, record, index) for index in range(len(record.entries)))
+    found = []
+    for index, entry in enumerate(record.entries):
+        outcome = _outcome(path, record, index, held)
+        if outcome.action != "edited":
+            held[outcome.path] = _digest_before(entry)
+        found.append(outcome)
+    return tuple(found)
 
 
-def _outcome(path: Path, record: Record, index: int) -> Outcome:
+def _digest_before(entry: Entry) -> str | None:
+    before = entry.content
+    return None if before is None else digest_of(before)
+
+
+def _outcome(path: Path, record: Record, index: int, held: Mapping[Path, str | None]) -> Outcome:
     entry = record.entries[index]
     target, before = Path(entry.path), entry.content
-    now = digest(target)
-    if now == (None if before is None else digest_of(before)):
+    now = held[target] if target in held else digest(target)
+    if now == _digest_before(entry):
         return Outcome(path=target, action="unchanged")
     if now == entry.after and target.parent.is_dir():
         return Outcome(path=target, action="removed" if before is None else "restored")
@@ -196,8 +234,9 @@ def take_back(path: Path, record: Record) -> tuple[Outcome, ...]:
         save(path, record)
     done = []
     for index in reversed(range(len(record.entries))):
-        record.temporary(index).unlink(missing_ok=True)
-        outcome = _outcome(path, record, index)
+        with contextlib.suppress(NotADirectoryError):  # its folder has given way to a file
+            record.temporary(index).unlink(missing_ok=True)
+        outcome = _outcome(path, record, index, {})
         try:
             _bring_back(record, index, outcome)
         except OSError as error:  # that of a full disk names no file

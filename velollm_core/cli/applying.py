@@ -27,7 +27,12 @@ def write_changes(state: State, changes: Sequence[Change], *, dry_run: bool) -> 
         return tuple(_file(change, written=False) for change in changes)
     applied = apply(changes, state.undo_folder)
     if applied.recovered is not None:
-        state.output.warn("an earlier change that was cut short has been taken back first.")
+        from velollm_core.cli.undo import lines
+
+        told = "\n".join(lines(applied.recovered))
+        state.output.warn(
+            f"an earlier change that was cut short has been taken back first.\n{told}"
+        )
     for change in applied.written:
         state.output.remark(f"written: {change.path} ({change.summary})")
     for change in applied.unchanged:
@@ -78,6 +83,9 @@ def _file(change: Change, *, written: bool) -> File:
         summary=change.summary,
         written=written,
         needs_root=change.needs_root,
+        content=change.content.decode("utf-8", "replace")
+        if change.needs_root and change.content is not None
+        else None,
         then=tuple(map(without_home, change.then)),
     )
 

@@ -89,7 +89,7 @@ def compare(state: State, results: tuple[str, ...], form: str, wanted: Wanted) -
 
 def _one(state: State, result: BenchmarkResult, name: str, form: str, wanted: Wanted) -> None:
     from velollm_core.cli.printing import print_comparison
-    from velollm_core.cli.verdicts import check_limit, judge
+    from velollm_core.cli.verdicts import check_limit, doubted, judge
 
     if wanted.arm is not None or wanted.force:
         raise UsageError("--arm and --force are about two files.", "Leave them out, or name two.")
@@ -105,6 +105,7 @@ def _one(state: State, result: BenchmarkResult, name: str, form: str, wanted: Wa
             "The metric is named before a run: measure anew with bench --ab and --metric "
             f"{wanted.metric}.",
         )
+    result = evolve(result, comparisons=doubted(result))
     print_comparison(state, result, form)
     judge(result.comparisons, wanted.limit)
 

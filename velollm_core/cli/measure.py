@@ -7,7 +7,7 @@ from pathlib import Path
 from velollm_core.cli.printing import print_result
 from velollm_core.cli.progress import measuring
 from velollm_core.cli.state import State
-from velollm_core.cli.verdicts import judge
+from velollm_core.cli.verdicts import doubted, judge
 from velollm_core.documents import write
 from velollm_core.errors import FailureKind, Interrupted, Unavailable, Unsettled, UsageError
 from velollm_core.experiment.benchmark import KIND, MAJOR, Outcome, benchmark
@@ -120,7 +120,7 @@ def report(
 
 def _judge(outcome: Outcome, limit: float | None) -> None:
     refuse_unmeasured(outcome)
-    judge(outcome.result.comparisons, limit)
+    judge(doubted(outcome.result), limit)
     failures = _failures(outcome)
     if failures:
         raise Unsettled(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import evolve
 
 from velollm_core.backends.advice import Goal, Requirements
 from velollm_core.cli.measure_options import question_options, run_options, work_options
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
 
     from velollm_core.backends.changes import Change
     from velollm_core.cli.choose import Chosen
+    from velollm_core.config import Config
     from velollm_core.optimize.outcome import File, Verification
     from velollm_core.optimize.spec import Plan
 
 _SCRIPT = "sh"
+_SOURCED = frozenset({"sh", "fish", "powershell"})
+"""Forms that a shell takes its variables from: such a file holds all that is to be in force."""
+
+_ENVIRONMENT = "environment "
+"""How the origins of values begin that a variable of the environment sets."""
+
 FORMATS = ("table", "json", "markdown")
 _MEASURING = frozenset(
     {
@@ -144,18 +152,18 @@ def _check(ctx: click.Context, options: dict[str, Any], form: str) -> None:
         raise UsageError(
             "--dry-run measures and writes nothing.", "Leave it out, or leave out -o and --verify."
         )
-    if options["form"] and options["output"] is None and form == "json":
-        raise UsageError(
-            "the document and the settings cannot both be printed.", "Name a file: -o FILE"
-        )
+    if options["form"] and options["output"] is None:
+        also = "document" if form == "json" else "changes of --apply" if options["apply"] else ""
+        if also:
+            raise UsageError(
+                f"the {also} and the settings cannot both be printed.", "Name a file: -o FILE"
+            )
 
 
 def _experimental(state: State, chosen: Chosen, options: Mapping[str, Any]) -> Chosen:
     """The same engine with its experimental knobs, where its backend keeps such behind an option
     of that name.
     """
-    from attrs import evolve
-
     from velollm_core.cli.choose import EXPERIMENTAL, found_again
 
     offered = {entry.name for entry in chosen.backend.options} - set(state.engine_options)
@@ -175,8 +183,10 @@ def _optimize(state: State, chosen: Chosen, options: Mapping[str, Any], form: st
     plan = _advise(state, chosen, options)
     if options["form"] is not None and options["output"] is None:
         form = "settings"
+        if plan.obstacle is not None:
+            state.output.warn(plan.obstacle)
     _show(state, plan, form)
-    text = _rendered(chosen, plan, options)
+    text = _rendered(state, chosen, plan, options)
     changes = _changes(chosen, plan, options)
     verification = _verify(state, chosen, plan, options, form)
     files: tuple[File, ...] = ()
@@ -232,17 +242,47 @@ def _show(state: State, plan: Plan, form: str) -> None:
         state.output.text(to_markdown(plan))
 
 
-def _rendered(chosen: Chosen, plan: Plan, options: Mapping[str, Any]) -> str:
-    """The settings in the form that was asked for; empty where none was."""
+def _rendered(state: State, chosen: Chosen, plan: Plan, options: Mapping[str, Any]) -> str:
+    """The settings in the form that was asked for; empty where none was.
+
+    Raises:
+        UsageError: there is no such form, or it cannot say all that is to be measured.
+    """
     from velollm_core.optimize.spec import settings_of
 
     if options["form"] is None and options["output"] is None:
         return ""
-    backend, installation = chosen.backend, chosen.installation
+    backend, installation, model = chosen.backend, chosen.installation, chosen.model
     form = options["form"] or _SCRIPT
-    if not plan.proposals and form in backend.forms(installation):
+    known = form in backend.forms(installation)
+    if known and not plan.proposals:
         return "# velollm optimize: keep what you have\n"
-    return backend.render(installation, chosen.model, settings_of(plan), form)
+    if known and options["verify"]:
+        lacking = backend.omitted(installation, model, plan.changes, form)
+        if lacking:
+            raise UsageError(
+                f"the form {form} cannot say {', '.join(lacking)}, which would be measured all "
+                "the same.",
+                "Use --apply, or another --form, or leave --verify out.",
+            )
+    settings = settings_of(plan)
+    if form in _SOURCED:
+        settings = evolve(settings, config=_exported(state, chosen) | settings.config)
+    return backend.render(installation, model, settings, form)
+
+
+def _exported(state: State, chosen: Chosen) -> Config:
+    """The knobs that variables set now, perhaps those of the file that is to be replaced."""
+    from velollm_core.config import Config
+
+    now = chosen.backend.current(chosen.installation, chosen.model, state.environ)
+    return Config(
+        {
+            name: value
+            for name, value in now.config.items()
+            if now.origins.get(name, "").startswith(_ENVIRONMENT)
+        }
+    )
 
 
 def _changes(chosen: Chosen, plan: Plan, options: Mapping[str, Any]) -> tuple[Change, ...]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from velollm_core.backends.changes import Undone
     from velollm_core.backends.undo_log import Outcome
 
-_DONE = {"restored": "restored", "removed": "removed", "unchanged": "as it was already"}
+DONE = {"restored": "restored", "removed": "removed", "unchanged": "as it was already"}
 _TO_DO = {"restored": "to restore", "removed": "to remove", "unchanged": "as it was already"}
 
 
@@ -44,18 +44,20 @@ def command(ctx: click.Context, listing: bool, dry_run: bool) -> None:
     elif not shown:
         state.output.remark("there is nothing to take back: no change of velollm's is in force.")
     else:
-        words = _TO_DO if listing or dry_run else _DONE
-        state.output.text("\n\n".join("\n".join(_lines(entry, words)) for entry in shown))
+        words = _TO_DO if listing or dry_run else DONE
+        state.output.text("\n\n".join("\n".join(lines(entry, words)) for entry in shown))
     left = any(outcome.action == "edited" for entry in shown for outcome in entry.outcomes)
     ctx.exit(1 if left and not listing else 0)
 
 
-def _lines(undone: Undone, words: dict[str, str]) -> Iterator[str]:
+def lines(undone: Undone, words: dict[str, str] = DONE) -> Iterator[str]:
+    """What became, or would become, of each file, and the commands to run then."""
     cut_short = ", and cut short" if undone.cut_short else ""
     yield f"applied {undone.applied_at}{cut_short}:"
     for summary, outcome in zip(undone.summaries, undone.outcomes, strict=True):
         yield f"  {outcome.path} ({summary}): {_what(outcome, words)}"
-    yield from _then(undone.then)
+    if any(outcome.action != "edited" for outcome in undone.outcomes):
+        yield from _then(undone.then)
 
 
 def _what(outcome: Outcome, words: dict[str, str]) -> str:

@@ -4,11 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from velollm_core.errors import Unsettled, UsageError, VeloError
 from velollm_core.experiment.comparison import slower_than
-from velollm_core.experiment.spec import Because, Comparison
+from velollm_core.experiment.measures import failed
+from velollm_core.experiment.notes import first_line
+from velollm_core.experiment.spec import Because, BenchmarkResult, Comparison, Trial
 from velollm_core.report.comparisons import ratio_text
 from velollm_core.statistics import Verdict
+
+
+def doubted(result: BenchmarkResult) -> tuple[Comparison, ...]:
+    """The comparisons of ``result``, open for its faults where the changed arm failed.
+
+    An interval is of the pairs in which both arms answered: it may rule out that an arm is slower
+    which crashed in every other launch.
+    """
+    return tuple(_doubted(row, result) for row in result.comparisons)
+
+
+def _doubted(row: Comparison, result: BenchmarkResult) -> Comparison:
+    if row.because is not Because.INTERVAL or row.verdict is Verdict.SLOWER:
+        return row
+    trials = [trial for trial in result.trials if trial.arm == row.changed]
+    faults = [fault for trial in trials if (fault := _fault(trial, row)) is not None]
+    if not faults:
+        return row
+    return evolve(
+        row,
+        verdict=Verdict.INCONCLUSIVE,
+        because=Because.FAULTS,
+        why=f"{row.changed} failed in {len(faults)} of {result.blocks}: {first_line(faults[0])}",
+        pairs_to_decide=None,
+    )
+
+
+def _fault(trial: Trial, row: Comparison) -> str | None:
+    """What went wrong in ``trial``, or with a request of the workload of ``row``."""
+    if trial.failure is not None:
+        return trial.failure.message
+    samples = (
+        sample
+        for phase in trial.phases
+        if (phase.workload, phase.concurrency) == (row.workload, row.concurrency)
+        for sample in phase.samples
+    )
+    return next((s.error or "" for s in samples if not s.warmup and failed(s)), None)
 
 
 def judge(comparisons: Sequence[Comparison], limit: float | None) -> None:

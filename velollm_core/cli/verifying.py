@@ -12,7 +12,7 @@ from velollm_core.cli.choose import EXPERIMENTAL, Chosen, found_again
 from velollm_core.cli.measure import measure, refuse_unmeasured
 from velollm_core.cli.plan import duel
 from velollm_core.cli.printing import print_comparison
-from velollm_core.cli.verdicts import in_short, is_slower
+from velollm_core.cli.verdicts import doubted, in_short, is_slower
 from velollm_core.config import Role
 from velollm_core.errors import Unsettled
 from velollm_core.optimize.outcome import Verification
@@ -48,7 +48,7 @@ def verify(
         options["resume"],
     )
     refuse_unmeasured(outcome)
-    result = outcome.result
+    result = evolve(outcome.result, comparisons=doubted(outcome.result))
     if form is not None:
         state.output.text("\n")
         print_comparison(state, result, form)

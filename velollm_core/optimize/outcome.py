@@ -25,14 +25,15 @@ class Verification:
 class File:
     """A file that ``--apply`` writes; ``written`` says whether it has.
 
-    A home is shown as ``~``. Where ``needs_root``, it is only shown. ``then`` are commands that
-    the user has to run.
+    A home is shown as ``~``. Where ``needs_root``, it is left to the user, and ``content`` is what
+    the file is to hold. ``then`` are commands that the user has to run.
     """
 
     path: str
     summary: str
     written: bool
     needs_root: bool = False
+    content: str | None = None
     then: tuple[str, ...] = ()
 
 

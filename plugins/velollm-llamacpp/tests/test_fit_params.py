@@ -54,7 +54,13 @@ def test_where_there_is_none_or_it_says_nothing_there_is_no_figure(planner, prog
     engine = examine_wheel()
     assert planned(program(""), engine, demo.path, completed(engine, {})) is None
     assert planner("print('usage: ...')") is None
-    assert planner("import sys; print('Host 1 2 3'); sys.exit(1)") is None
+
+
+def test_one_that_fails_says_why(planner):
+    with pytest.raises(Unavailable, match="llama-fit-params failed: no such model"):
+        planner("import sys; print('Host 1 2 3'); sys.exit('what?\\nno such model')")
+    with pytest.raises(Unavailable, match="exit code 7"):
+        planner("import sys; sys.exit(7)")
 
 
 def test_one_that_cannot_be_run_is_named(program, demo):

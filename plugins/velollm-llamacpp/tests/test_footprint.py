@@ -164,3 +164,13 @@ def test_the_engine_allocates_what_was_planned(backend, embedded, demo, start, k
     # The buffer of logits grows to its full size when a draft is first put to the model.
     compute_mib = (planned.compute_bytes - logits) / 2**20
     assert compute_mib == pytest.approx(told.mib("compute"), rel=0.02)
+
+
+def test_of_a_macs_memory_no_more_is_taken_than_metal_lets_a_program_have(demo):
+    size = GIB + (400 << 20)  # a GiB of it is left free, and two thirds of it are less
+    discrete = evolve(card(0, size), memory_total_bytes=size)
+    shared = evolve(discrete, vendor="apple", unified_memory=True)
+    (held,) = on_gpus(demo.spec, COMPLETE, [discrete]).gpu_bytes.values()
+    assert held > 0
+    (held,) = on_gpus(demo.spec, COMPLETE, [shared]).gpu_bytes.values()
+    assert held == 0

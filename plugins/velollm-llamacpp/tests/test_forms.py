@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
@@ -171,6 +172,31 @@ def test_a_command_line_is_one_that_means_the_settings(config):
     assert tuple(words[3:]) == arguments(FLAGS, Config(config))
     given_flags = {found.flag.name for found in read_arguments(FLAGS, words[3:], "here")}
     assert len(given_flags) <= len(config)
+
+
+def test_a_command_line_says_auto_and_warns_of_what_it_has_no_word_for(caplog):
+    words = shlex.split(render({"gpu_layers": -1, "flash_attention": "auto"}, "argv"))
+    assert words[3:] == ["--flash-attn", "auto", "--gpu-layers", "auto"]
+    assert caplog.text == ""
+    assert "--ctx-size" not in render({"context": 0, "threads": 3}, "argv")
+    assert "leaves context to llama.cpp" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("form", "lacking"),
+    [
+        (
+            "sh",
+            {"threads_batch", "spec_type", "ngram_simple_size_n", "ngram_simple_size_m", "poll"},
+        ),
+        ("argv", {"context"}),
+        ("ini", {"context"}),
+        ("preset", {"context"}),
+    ],
+)
+def test_what_a_form_leaves_out_is_known_before(form, lacking):
+    config = {"threads": 3, "threads_batch": 4, "context": 0, **SPECULATION, "poll": 0}
+    assert set(forms.omitted(FLAGS, config, form)) == lacking
 
 
 def current_of(text, folder, **variables):
@@ -349,6 +375,30 @@ def test_a_preset_goes_where_it_is_told_and_says_what_to_start(tmp_path):
     assert change.path == target
     assert change.content.startswith(b"[m]\nmodel = ")
     assert change.then == (f"llama-server --models-preset '{target}'",)
+
+
+def test_a_home_that_is_nobodys_is_a_name_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = Model(reference="x", path=tmp_path / "m.gguf")
+    (change,) = apply.plan(FLAGS, model, SOME, "preset=~nobody-of-that-name/m.ini", {})
+    assert change.path == tmp_path / "~nobody-of-that-name" / "m.ini"
+
+
+def test_a_build_that_reads_no_files_is_given_none(tmp_path):
+    older = evolve(FLAGS, reads_files=False)
+    with pytest.raises(UsageError, match=r"too old(.|\n)*-o velollm\.sh"):
+        apply.plan(older, MODEL, SOME, None, {"HOME": str(tmp_path)})
+    with pytest.raises(UsageError, match="too old"):
+        render(SOME, "ini", older)
+    with pytest.raises(UsageError, match="too old to serve several models"):
+        apply.plan(OLDER, MODEL, SOME, f"preset={tmp_path / 'm.ini'}", {})
+    assert "LLAMA_ARG_THREADS" in render(SOME, "sh", older)
+
+
+def test_whom_the_users_file_reaches_is_said(tmp_path):
+    assert "all programs of llama.cpp" in plan(SOME, None, tmp_path)[0].summary
+    assert "Ollama" in plan(SOME, None, tmp_path)[0].summary
+    assert "Ollama" in render(SOME, "ini").splitlines()[1]
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "preset="])

@@ -36,6 +36,22 @@ def test_a_server_that_is_named_is_the_only_one(backend, program):
     assert found.cpu_features == ("AVX2",)
 
 
+@pytest.mark.parametrize(
+    ("told", "reads"),
+    [
+        ("4242 (abc1234)", False),
+        ("10397 (abc1234)", False),
+        ("0.2.0 (build 10398, commit abc1234)", True),
+        ("0.6.0-dev (build 0, commit unknown)", True),
+        ("nightly", True),
+    ],
+)
+def test_builds_before_configuration_files_are_known(backend, program, told, reads):
+    path = program(LIKE_LLAMA_SERVER.replace("4242 (abc1234)", told))
+    (found,) = backend.probe({"server": str(path)}, os.environ)
+    assert engines.build_of(found).flags.reads_files is reads
+
+
 def test_the_users_server_on_path_comes_before_the_wheel(backend, program):
     path = program(LIKE_LLAMA_SERVER)
     found = backend.probe({}, {"PATH": str(path.parent)})

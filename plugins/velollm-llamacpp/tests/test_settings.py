@@ -6,6 +6,7 @@ import os
 import re
 
 import pytest
+from attrs import evolve
 from velollm_llamacpp import settings
 from velollm_llamacpp.engines import Engine
 from velollm_llamacpp.record import recorded_flags
@@ -36,9 +37,9 @@ def machine(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
 
-        def current(self, embedded=False, **variables):
+        def current(self, embedded=False, engine=ENGINE, **variables):
             environ = {**self.environ, **variables}
-            return settings.current(ENGINE, environ, embedded=embedded, root=self.root)
+            return settings.current(engine, environ, embedded=embedded, root=self.root)
 
     return Machine()
 
@@ -86,11 +87,30 @@ def test_no_origin_names_the_users_home(machine, tmp_path):
         ("# by hand\n[*]\nLLAMA_ARG_THREADS = 3", 3),
         ("[some-model]\nthreads = 3", 0),
         ("[*]\nTHREADS = 3", 0),
+        ("version = 1\nthreads = 3", 3),
+        ("threads = 3\n[*]\nthreads = 5\n[*]\n", 3),
+        ("[*]\nthreads = 3\n[*]\nbatch-size = 9\n", 0),
+        ("[ *]\nthreads = 3", 3),
     ],
 )
 def test_a_configuration_file_is_read_as_llama_cpp_reads_it(machine, text, threads):
     machine.write(text)
     assert machine.current().config["threads"] == threads
+
+
+def test_the_version_of_a_file_is_no_unknown_key(machine):
+    machine.write("version = 1\n")
+    assert machine.current().left_out == ()
+
+
+def test_a_build_that_reads_no_files_has_nothing_from_them(machine):
+    machine.write("[*]\nthreads = 5\n")
+    machine.write("nonsense\n", system=True)
+    older = evolve(ENGINE, flags=evolve(ENGINE.flags, reads_files=False))
+    assert machine.current(engine=older, LLAMA_ARG_BATCH="64").config["threads"] == 0
+    assert (
+        settings.defaults(older, machine.environ, embedded=False, root=machine.root).left_out == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,7 +235,9 @@ def test_a_value_that_is_none_goes_to_the_server_which_refuses_it(machine):
     )
 
 
-@pytest.mark.parametrize("text", ["[*\nthreads = 3", "threads 3", "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["[*\nthreads = 3", "threads 3", " threads = 3", "[*] x", "\udcff"]
+)
 def test_a_broken_configuration_file_is_one_sentence_that_names_it(machine, text):
     machine.write("")
     path = next(machine.root.parent.rglob("config.ini"))
@@ -225,9 +247,10 @@ def test_a_broken_configuration_file_is_one_sentence_that_names_it(machine, text
 
 
 def test_what_the_systems_file_sets_and_nothing_can_turn_back_is_named_in_the_defaults(machine):
-    machine.write("temp = 0.1\nthreads = 3\nbatch-size = 64\n", system=True)
+    machine.write("temp = 0.1\nthreads = 3\nbatch-size = 64\nflash-attn = off\n", system=True)
     found = settings.defaults(ENGINE, machine.environ, embedded=False, root=machine.root)
-    assert found.config["batch"] == 2048  # given as an argument, which goes before the file
+    # Given as arguments, which go before the file.
+    assert (found.config["batch"], found.config["flash_attention"]) == (2048, "auto")
     assert set(reasons(found)) == {"temp", "threads"}
     assert settings.defaults(ENGINE, {}, embedded=True, root=machine.root).left_out == ()
 

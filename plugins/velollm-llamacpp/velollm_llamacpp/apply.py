@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,14 +32,16 @@ def plan(
     if target is None or target == CONFIG:
         return (_user_configuration(flags, config, environ),)
     if target.startswith(PRESET) and target != PRESET:
-        path = Path(target.removeprefix(PRESET)).expanduser().absolute()
-        return (_preset(flags, model, config, path),)
+        # Path.expanduser raises for "~nobody".
+        named = os.path.expanduser(target.removeprefix(PRESET))  # noqa: PTH111
+        return (_preset(flags, model, config, Path(named).absolute()),)
     raise UsageError(
         f"backend llamacpp cannot write to {target!r}.", f"It takes: {CONFIG}, {PRESET}PATH."
     )
 
 
 def _user_configuration(flags: Flags, config: Config, environ: Mapping[str, str]) -> Change:
+    forms.refuse_unread(flags)
     found = user_file(environ)
     if found is None:
         raise UsageError("there is no home whose llama.cpp/config.ini could be written.")
@@ -48,11 +51,16 @@ def _user_configuration(flags: Flags, config: Config, environ: Mapping[str, str]
     return Change(
         path=path,
         content=forms.with_texts(text, flags, config).encode(),
-        summary="for every llama-server of yours that starts from now on",
+        summary="for all programs of llama.cpp that you start, and Ollama's if it runs as you",
     )
 
 
 def _preset(flags: Flags, model: Model, config: Config, path: Path) -> Change:
+    if flags.get("--models-preset") is None:
+        raise UsageError(
+            "this llama-server is too old to serve several models by a file of presets.",
+            "Write the settings for a shell: -o velollm.sh",
+        )
     return Change(
         path=path,
         content=forms.with_preset(_read(path), flags, model, config).encode(),

@@ -11,7 +11,7 @@ from velollm_core.errors import UsageError
 from velollm_llamacpp.flags import FALSE, TRUE, Flag, Flags
 from velollm_llamacpp.knobs import BY_NAME, ENTRIES, Entry
 
-_AUTO = "auto"
+AUTO = "auto"
 """The word with which builds that know one say that a choice is theirs."""
 
 
@@ -58,9 +58,7 @@ def arguments(flags: Flags, config: Mapping[str, Value]) -> tuple[str, ...]:
 
 
 def _spelled(entry: Entry, value: Value, flags: Flags) -> tuple[str, ...]:
-    if value == entry.own_choice and flags.first(entry.names) is not None:
-        # Some builds know no word for it: -t -1 is another choice than no -t.
-        return ()
+    # Not every choice of the engine's own has a word: -t -1 is another than no -t.
     said = texts(entry, value, flags)
     return tuple(word for flag, text in said if text is not None for word in words(flag, text))
 
@@ -78,7 +76,7 @@ def texts(entry: Entry, value: Value, flags: Flags) -> tuple[tuple[Flag, str | N
     if flag is None:
         return _texts_of_older(entry, value, flags)
     if value == entry.own_choice:
-        return ((flag, _AUTO if flag.default == _AUTO else None),)
+        return ((flag, AUTO if flag.default == AUTO else None),)
     if flag.takes_value:
         return ((flag, show(value)),)
     if value in {True, "on"}:

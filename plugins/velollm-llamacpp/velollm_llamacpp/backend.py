@@ -204,6 +204,15 @@ class LlamaCpp(Backend):
         program = installation.location if installation.kind == "binary" else "llama-server"
         return render(_engine(installation).flags, program, model, settings, form)
 
+    def omitted(
+        self, installation: Installation, model: Model, config: Config, form: str
+    ) -> tuple[str, ...]:
+        """What has no variable, or is said by saying nothing."""
+        del model
+        from velollm_llamacpp.forms import omitted
+
+        return omitted(_engine(installation).flags, config, form)
+
     def plan_apply(
         self, installation: Installation, model: Model, settings: Settings, target: str | None
     ) -> tuple[Change, ...]:

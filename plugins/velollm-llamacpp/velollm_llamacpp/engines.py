@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from velollm_core.backends.contract import Installation
 from velollm_core.errors import Unavailable
@@ -31,6 +31,8 @@ _SYSTEM_INFO = re.compile(r"system_info: [^|]*\| ?(.*)")
 _FEATURE = re.compile(r"(\w+) = 1\b")
 _DEVICE = re.compile(r"^\s+([A-Za-z]+\d*): ", re.MULTILINE)
 _HOST_DEVICES = frozenset({"CPU", "BLAS", "AMX"})
+_NUMBERED = re.compile(r"b(\d+)-")
+_FIRST_WITH_FILES = 10398  # llama.cpp 26118: configuration files of the system and the user
 
 
 @frozen(kw_only=True)
@@ -96,6 +98,7 @@ def _examine_binary(path: Path, modified_ns: int, size: int) -> Engine:
         )
     said = _run(path, "--version")
     version = _VERSION.search(said.err) or _VERSION.search(said.out)
+    flags = evolve(flags, reads_files=_reads_files(_build(version)))
     devices = _run(path, "--list-devices").out if flags.get("--list-devices") else ""
     gpus = tuple(name for name in _DEVICE.findall(devices) if name not in _HOST_DEVICES)
     return Engine(
@@ -116,6 +119,13 @@ def _features_of_binary(path: Path, flags: Flags) -> tuple[str, ...]:
     start = _run(path, "--host", "127.0.0.1", "--port", "0", *offline, *verbose, "-m", os.devnull)
     info = _SYSTEM_INFO.search(start.err + start.out)
     return _features(info.group(1)) if info else ()
+
+
+def _reads_files(build: str | None) -> bool:
+    """Whether it is new enough; one that does not tell its number is taken for such."""
+    numbered = _NUMBERED.match(build or "")
+    number = int(numbered.group(1)) if numbered else 0
+    return number == 0 or number >= _FIRST_WITH_FILES
 
 
 def _build(version: re.Match[str] | None) -> str | None:

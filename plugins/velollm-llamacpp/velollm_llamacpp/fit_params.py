@@ -43,7 +43,7 @@ def planned(
         ``None`` where there is no such program, or it says nothing of the kind.
 
     Raises:
-        Unavailable: it does not run, or not to its end.
+        Unavailable: it does not run, or fails.
     """
     program = server.with_name(_NAME + server.suffix)
     if not program.exists():
@@ -55,8 +55,11 @@ def planned(
         done = execute(argv, _TIMEOUT_S, shielded(os.environ, EMBEDDED.parent))
     except (OSError, TimeoutError) as error:
         raise Unavailable(f"{program} cannot be used: {error}.") from error
+    if done.code:
+        words = done.err.strip().splitlines()
+        raise Unavailable(f"{program} failed: {words[-1] if words else f'exit code {done.code}'}.")
     rows = _ROW.findall(done.out)
-    if done.code or not rows:
+    if not rows:
         return None
     return {
         name: Part(

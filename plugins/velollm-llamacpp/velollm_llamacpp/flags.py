@@ -61,6 +61,8 @@ class Flags:
     """Whether verbosity 4 means ``trace``, where this build tells how it set itself up."""
     removed: Mapping[str, str] = field(factory=dict)
     """Spellings and variables that this build refuses, and what its help says to use instead."""
+    reads_files: bool = True
+    """Whether this build reads configuration files of the system and the user."""
     _by_name: dict[str, Flag] = field(init=False, repr=False, eq=False)
 
     @_by_name.default

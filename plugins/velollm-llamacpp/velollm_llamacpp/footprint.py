@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import evolve
 
 from velollm_core.backends.contract import Footprint
+from velollm_core.backends.machine import usable_bytes
 from velollm_core.config import Value
 from velollm_core.hardware.spec import GpuInfo
 from velollm_core.models.fit import Budget, best_placement, host_bytes, largest_context, place
@@ -67,7 +68,7 @@ def on_gpus(spec: ModelSpec, complete: Mapping[str, Value], cards: Sequence[GpuI
     is a GPU's too is counted in both.
     """
     use = use_of(spec, complete)
-    free = tuple(_free_bytes(card) for card in cards)
+    free = tuple(usable_bytes(card) for card in cards)
     layers = int(complete.get("gpu_layers", -1))
     if layers >= 0:
         placement = Placement(gpu_layers=layers, split=free if any(free) else ())
@@ -107,8 +108,3 @@ def _shrunk(spec: ModelSpec, use: Use, budget: Budget) -> Use:
         return least
     most = largest_context(spec, use, budget, whole)
     return evolve(use, context_tokens=min(use.context_tokens, max(least.context_tokens, most)))
-
-
-def _free_bytes(card: GpuInfo) -> int:
-    free = card.memory_free_bytes
-    return (card.memory_total_bytes or 0) if free is None else free

@@ -28,7 +28,8 @@ _LOG = logging.getLogger(__name__)
 _EVERYONE = "*"
 
 _HEAD_OF_FILE = """\
-# For ~/.config/llama.cpp/config.ini, which every llama-server of yours reads when it starts.
+# For ~/.config/llama.cpp/config.ini, which all programs of llama.cpp read that you start, and
+# Ollama's llama-server if it runs as you.
 # velollm optimize --apply puts it there, and velollm undo takes it back.
 """
 
@@ -86,12 +87,33 @@ def render(flags: Flags, program: str, model: Model, settings: Settings, form: s
     if form == "argv":
         return _command(flags, program, model, settings.config)
     if form == "ini":
+        refuse_unread(flags)
         text = with_texts("", flags, settings.config)
         return _HEAD_OF_FILE + _unsaid(flags, settings.config) + text
     if form == "preset":
         text = with_preset("", flags, model, settings.config)
         return _HEAD_OF_PRESET + _unsaid(flags, settings.config) + text
     raise UsageError(f"backend llamacpp has no form {form!r}.", f"It has: {', '.join(FORMS)}.")
+
+
+def omitted(flags: Flags, config: Mapping[str, Value], form: str) -> tuple[str, ...]:
+    """The knobs that ``form`` cannot say: :func:`render` leaves them out, or to llama.cpp."""
+    if form in _SHELLS:
+        return _without_variable(flags, config)
+    return _without_word(flags, config)
+
+
+def refuse_unread(flags: Flags) -> None:
+    """Make sure that the build reads llama.cpp's configuration file.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not flags.reads_files:
+        raise UsageError(
+            "this llama-server is too old to read a configuration file of llama.cpp.",
+            "Write the settings for a shell: -o velollm.sh",
+        )
 
 
 def _script(shell: _Shell, form: str, flags: Flags, model: Model, config: Config) -> str:
@@ -161,6 +183,12 @@ def _remark(form: str, flags: Flags, config: Mapping[str, Value]) -> str:
 
 
 def _command(flags: Flags, program: str, model: Model, config: Config) -> str:
+    unsayable = _without_word(flags, config)
+    if unsayable:
+        _LOG.warning(
+            "the form argv leaves %s to llama.cpp by saying nothing: take out what sets it.",
+            ", ".join(unsayable),
+        )
     words = (program, "--model", str(_path(model)), *arguments(flags, config))
     return " ".join(map(quoting.sh, words)) + "\n"
 
@@ -202,6 +230,14 @@ def _unsaid(flags: Flags, config: Mapping[str, Value]) -> str:
     """Comments on what is left to llama.cpp by saying nothing."""
     return "".join(
         f"# {name} is left to llama.cpp: take out what sets it.\n"
+        for name in _without_word(flags, config)
+    )
+
+
+def _without_word(flags: Flags, config: Mapping[str, Value]) -> tuple[str, ...]:
+    """The knobs whose value is said by saying nothing."""
+    return tuple(
+        name
         for name, value in config.items()
         if all(text is None for _, text in texts(BY_NAME[name], value, flags))
     )

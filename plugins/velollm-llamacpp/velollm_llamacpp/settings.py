@@ -11,7 +11,7 @@ from attrs import define, field
 from velollm_core.config import ENGINE_DEFAULT, Config, Knob, LeftOut, Settings, Value
 from velollm_core.errors import FailureKind, LaunchError
 from velollm_llamacpp import sources
-from velollm_llamacpp.arguments import entry_of, read, settable, words
+from velollm_llamacpp.arguments import AUTO, arguments, entry_of, read, settable, words
 from velollm_llamacpp.engines import Engine
 from velollm_llamacpp.flags import Flag, Flags
 from velollm_llamacpp.knobs import BY_NAME, Entry
@@ -89,8 +89,13 @@ def _not_overridden(
     path = sources.system_file(environ, root)
     for found in sources.configuration_file(engine.flags, path, str(path)):
         entry = entry_of(found.flag) if found.flag else None
-        if entry is None or config.get(entry.knob.name) == entry.own_choice:
+        if entry is None or _unsaid(engine.flags, entry.knob.name, config):
             yield LeftOut(found.name, found.origin, _IN_FORCE)
+
+
+def _unsaid(flags: Flags, name: str, config: Config) -> bool:
+    """Whether the knob's value is one that no argument says."""
+    return name in config and not arguments(flags, {name: config[name]})
 
 
 def refuse_open_doors(flags: Flags, environ: Mapping[str, str], root: Path = ROOT) -> None:
@@ -173,7 +178,7 @@ class _Sorting:
         if entry is not None and value is not None and knob and knob.domain.accepts(value):
             if knob.name == "slots" and found.text in entry.said:
                 return  # the engine's own choice in words, which is the default
-            if value != entry.own_choice or self.embedded:
+            if value != entry.own_choice or found.text == AUTO or self.embedded:
                 self.config[knob.name] = _translated(entry, value, embedded=self.embedded)
                 self.origins[knob.name] = found.origin
                 return

@@ -7,13 +7,13 @@ environment, the arguments; inside a file the section ``*``, then ``default`` or
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
+from velollm_core.backends import ini
 from velollm_core.errors import UsageError
 from velollm_llamacpp.flags import FALSE, Flag, Flags, spelled
 
@@ -23,6 +23,9 @@ which change the port."""
 
 OWN_SECTIONS = ("*", "default")
 """The sections of a configuration file that count for a server, in rising precedence."""
+
+_VERSION = "version"  # of the file, which llama.cpp passes over
+_NO_FILE = "it is no such file"
 
 
 @frozen
@@ -94,13 +97,17 @@ def configuration_files(
 
 
 def configuration_file(flags: Flags, path: Path, shown: str) -> Iterator[Found]:
-    """What one file sets, in rising precedence; nothing where it is not there."""
+    """What one file sets, in rising precedence; nothing where it is not there, or not read."""
+    if not flags.reads_files:
+        return
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(shown, error) from error
+    except OSError as error:
+        raise _unreadable(shown, error.strerror or _NO_FILE) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(shown, _NO_FILE) from error
     yield from configuration_text(flags, text, shown)
 
 
@@ -110,24 +117,14 @@ def configuration_text(flags: Flags, text: str, shown: str) -> Iterator[Found]:
     Raises:
         UsageError: it cannot be parsed.
     """
-    parser = configparser.ConfigParser(
-        delimiters=("=",),
-        comment_prefixes=("#", ";"),
-        inline_comment_prefixes=("#", ";"),
-        default_section="",
-        interpolation=None,
-        strict=False,
-    )
-    parser.optionxform = str  # type: ignore[method-assign,assignment]  # keys are case-sensitive
     try:
-        parser.read_string("[default]\n" + text)
-    except configparser.Error as error:
-        raise _unreadable(shown, error) from error
+        sections = ini.held(text)
+    except ValueError as error:
+        raise _unreadable(shown, str(error)) from error
     for section in OWN_SECTIONS:
-        if not parser.has_section(section):
-            continue
-        for key in sorted(parser.options(section)):
-            value = parser.get(section, key)
+        for key, value in sorted(sections.get(section, {}).items()):
+            if key == _VERSION:
+                continue
             known = flags.by_key(key)
             if known is None:
                 yield Found(key, None, value, shown)
@@ -136,17 +133,10 @@ def configuration_text(flags: Flags, text: str, shown: str) -> Iterator[Found]:
                 yield Found(key, flag, _inverted(value) if negative else value, shown)
 
 
-def _unreadable(shown: str, error: Exception) -> UsageError:
+def _unreadable(shown: str, reason: str) -> UsageError:
     return UsageError(
-        f"{shown} cannot be read: {_reason(error)}.",
-        "llama-server would not start with it either.",
+        f"{shown} cannot be read: {reason}.", "llama-server would not start with it either."
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, configparser.ParsingError) and error.errors:
-        return f"line {error.errors[0][0] - 1} is no KEY = VALUE"  # one line was put before it
-    return (error.strerror if isinstance(error, OSError) else None) or "it is no such file"
 
 
 def _inverted(text: str) -> str:

@@ -150,6 +150,12 @@ def test_what_lives_elsewhere_is_a_comment_that_says_where():
     ]
 
 
+def test_what_lives_elsewhere_is_known_before_it_is_written():
+    config = {**SERVER, "num_thread": 4}
+    assert forms.omitted(config, "sh") == ("num_thread",)
+    assert forms.omitted(config, "modelfile") == tuple(SERVER)
+
+
 def test_a_modelfile_refuses_what_only_the_server_reads_and_says_where_it_goes():
     with pytest.raises(UsageError, match="cannot hold num_parallel") as caught:
         rendered({"num_parallel": 2}, "modelfile")

@@ -65,6 +65,20 @@ def test_the_file_of_llama_cpp_says_what_its_variables_say_and_they_are_stronger
     assert told.origins["spec_type"] == "~/.config/llama.cpp/config.ini"
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("[*]\nspec-type = ngram-mod\n[*]\nx = 1\n", False),
+        ("[ *]\nspec-type = ngram-mod\n", True),
+        (" spec-type = ngram-mod\n", False),
+        ("spec-type = ngram-mod\n[*] and more\n", False),
+    ],
+)
+def test_the_file_of_llama_cpp_is_read_as_llama_cpp_reads_it(machine, text, counts):
+    machine.plant(OWN_FILE, text)
+    assert (machine.current(EXPERIMENTAL).config["spec_type"] == "ngram-mod") is counts
+
+
 def test_what_a_private_server_does_not_read_of_that_file_is_named(machine):
     machine.plant("/etc/llama.cpp/config.ini", "mlock = on\n")
     machine.plant(OWN_FILE, "[*]\nspec-type = ngram-mod\nno-mmap = on\n")

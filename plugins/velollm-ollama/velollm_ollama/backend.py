@@ -198,6 +198,15 @@ class Ollama(Backend):
 
         return forms.render(installation, model, settings, form)
 
+    def omitted(
+        self, installation: Installation, model: Model, config: Config, form: str
+    ) -> tuple[str, ...]:
+        """What belongs elsewhere: a parameter of the model, or a variable of the server."""
+        del installation, model
+        from velollm_ollama import forms
+
+        return forms.omitted(config, form)
+
     def plan_apply(
         self, installation: Installation, model: Model, settings: Settings, target: str | None
     ) -> tuple[Change, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from velollm_core.backends import quoting
 from velollm_core.backends.contract import Installation
-from velollm_core.config import Settings, problems
+from velollm_core.config import Settings, Value, problems
 from velollm_core.errors import UsageError
 from velollm_core.models.spec import Model
 from velollm_ollama.entries import Entry
@@ -81,8 +81,8 @@ def render(installation: Installation, model: Model, settings: Settings, form: s
             f"backend ollama has no form {form!r}.", f"It has: {', '.join(forms(installation))}."
         )
     vet(installation, model, settings)
-    inside = {name for name in settings.config if belongs(BY_NAME[name], form)}
-    outside = [name for name in settings.config if name not in inside]
+    outside = omitted(settings.config, form)
+    inside = [name for name in settings.config if name not in outside]
     extra = settings.extra_env if form in _ENVIRONMENT else {}
     if outside and not inside and not extra:
         raise UsageError(
@@ -90,7 +90,7 @@ def render(installation: Installation, model: Model, settings: Settings, form: s
             " ".join(_where(name) for name in outside),
         )
     notes = [f"# {name} is not here: {_where(name)}\n" for name in outside]
-    chosen = {name: settings.config[name] for name in settings.config if name in inside}
+    chosen = {name: settings.config[name] for name in inside}
     if form == MODELFILE:
         text = _modelfile(model, chosen)
     elif form == INI:
@@ -100,6 +100,11 @@ def render(installation: Installation, model: Model, settings: Settings, form: s
             notes.append(_CONTEXT_NOTE)
         text = environment(form, pairs(settings))
     return "".join((*notes, text))
+
+
+def omitted(config: Mapping[str, Value], form: str) -> tuple[str, ...]:
+    """The knobs that ``form`` cannot hold."""
+    return tuple(name for name in config if not belongs(BY_NAME[name], form))
 
 
 def environment(form: str, variables: Pairs) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
+from velollm_core.backends import ini
 from velollm_core.hardware.probe import Probe
 
 UNIT = "ollama.service"
@@ -301,13 +302,10 @@ def llama_config(probe: Probe, own: str | None) -> Iterator[Variable]:
         own: the file of the user that the server runs as, if it is known.
     """
     for path in (LLAMA_CONFIG, *((own,) if own is not None else ())):
-        found: dict[str, list[Variable]] = {"*": [], "default": []}
-        section = "default"
-        for line in (probe.read(path) or "").splitlines():
-            words = re.split("[#;]", line, maxsplit=1)[0].strip()
-            if words.startswith("["):
-                section = words.strip("[]")
-            elif "=" in words and section in found:
-                key, _, text = words.partition("=")
-                found[section].append(Variable(key.strip(), text.strip(), shown(probe, path)))
-        yield from (*found["*"], *found["default"])
+        try:
+            sections = ini.held((probe.read_bytes(path) or b"").decode("utf-8", "replace"))
+        except ValueError:  # a llama-server would not start with it
+            continue
+        for section in ("*", "default"):
+            for key, text in sorted(sections.get(section, {}).items()):
+                yield Variable(key, text, shown(probe, path))
