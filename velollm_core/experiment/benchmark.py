@@ -62,7 +62,7 @@ def benchmark(
         UsageError: ``resumed`` names a run that did something else.
     """
     blank = BenchmarkResult(
-        run=resumed or _identifier(clock),
+        run=resumed or identifier(clock),
         created_at=clock.utc(),
         complete=False,
         velollm_version=__version__,
@@ -161,7 +161,7 @@ def _head(result: BenchmarkResult) -> dict[str, Any]:
     return plain
 
 
-def _identifier(clock: Clock) -> str:
+def identifier(clock: Clock) -> str:
     """Sortable by time, and different for two runs in one second: ``20261124-201500-3fa9``."""
     stamp = clock.utc()[:19].replace("-", "").replace(":", "").replace("T", "-")
     return f"{stamp}-{secrets.token_hex(2)}"

@@ -216,6 +216,10 @@ class RunJournal:
                 self.fault = error
         return trial
 
+    def forget(self, arm: str, key: str, block: int) -> None:
+        """Have a trial measured again; on disk it stays until then."""
+        self._trials.pop((arm, key, block), None)
+
 
 def _interrupted(trial: Trial) -> bool:
     return trial.failure is not None and trial.failure.kind is FailureKind.INTERRUPTED

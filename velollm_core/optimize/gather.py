@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import evolve
 
 from velollm_core.backends.advice import AdviceContext, Goal, Requirements
 from velollm_core.backends.contract import Backend, Footprint, Installation
 from velollm_core.backends.local import is_local
-from velollm_core.config import Config, Kept, Problem
+from velollm_core.config import Config, Kept, Problem, Suggestion
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.models.spec import Model
 from velollm_core.optimize.held import as_if_stopped
@@ -29,8 +29,11 @@ def advise(
     requirements: Requirements = Requirements(),  # noqa: B008 - frozen
     experimental: bool = False,
     plugins: Plugins,
+    instead: Iterable[Suggestion] | None = None,
 ) -> Plan:
     """What to change of ``installation``'s configuration for ``model`` on this machine.
+
+    ``instead`` is what is suggested in place of all that the backend and the plugins do.
 
     Of a server on another machine nothing is proposed: neither its processors nor its memory can be
     seen from here. One that runs here is taken as stopped, since it is started anew for most of
@@ -69,4 +72,7 @@ def advise(
             reason="The server is on another machine, which cannot be seen from here.",
         )
         return plan(context, (unseen,), check=check)
-    return plan(context, (*backend.suggest(context), *plugins.suggest(context)), check=check)
+    suggestions: Iterable[Suggestion | Kept] | None = instead
+    if suggestions is None:
+        suggestions = (*backend.suggest(context), *plugins.suggest(context))
+    return plan(context, suggestions, check=check)

@@ -61,12 +61,23 @@ class Script:
     where ``tails`` (degrees of freedom of Student's t, above 2) are given. ``drift`` is a further
     factor on every duration, by the time that has passed on ``clock``. ``fail_request`` maps a
     request's number within a launch to the failure that it ends with, ``fail_launch`` a launch's
-    number to one. ``ignores`` names knobs that the fake takes without effect. ``on_request`` is
-    called before each answer.
+    number to one; ``crashes`` says of a configuration how its launch fails. ``ignores`` names knobs
+    that the fake takes without effect. ``on_request`` is called before each answer.
+
+    ``knobs`` are what can be set, ``defaults`` what holds where nothing is, ``current`` what the
+    user has set. ``memory_bytes`` gives the memory of a configuration in place of
+    ``footprint_bytes``. Where it is ``repeatable``, noise depends on the configuration and on the
+    prompts alone, so that a launch comes out the same in another process.
     """
 
     token_ms: Callable[[Config], float] = lambda _: 8.0
     prompt_ms: float = 20.0
+    knobs: tuple[Knob, ...] = KNOBS
+    defaults: Config = Config()
+    current: Config = Config()
+    memory_bytes: Callable[[Config], int] | None = None
+    crashes: Callable[[Config], FailureKind | None] = lambda _: None
+    repeatable: bool = False
     launch_noise: float = 0.0
     token_noise: float = 0.0
     tails: float | None = None
@@ -79,6 +90,10 @@ class Script:
     ignores: frozenset[str] = frozenset()
     footprint_bytes: int = 1024
     on_request: Callable[[int], None] = lambda _: None
+
+    def footprint(self, config: Config) -> int:
+        """The memory that ``config`` takes, bytes."""
+        return self.footprint_bytes if self.memory_bytes is None else self.memory_bytes(config)
 
     def passes(self, duration_ms: float) -> float:
         """How long ``duration_ms`` takes on the machine as it is now; the clock goes on by it."""
@@ -115,14 +130,15 @@ class FakeSession(Session):
         )
 
     def reconfigure(self, config: Config) -> None:
-        """Change the cache; threads need a restart."""
-        if set(config) - {"cache"}:
+        """Change what a knob allows to be changed on a running server."""
+        fixed = {knob.name for knob in self.script.knobs if knob.change == "restart"}
+        if set(config) & fixed:
             raise NeedsRestart(f"{', '.join(config)} needs a restart.")
         self.config |= config
 
     def memory(self) -> MemoryUse:
-        """A constant."""
-        return MemoryUse(rss_bytes=self.script.footprint_bytes)
+        """As planted."""
+        return MemoryUse(rss_bytes=self.script.footprint(self.config))
 
     def generate(self, request: Request) -> Iterator[Event | Finish]:
         """One event a token, at computed times."""
@@ -134,8 +150,12 @@ class FakeSession(Session):
         if self.closed:
             raise RequestError("the fake is closed.", "", FailureKind.INTERRUPTED)
         script, name = self.script, f"{self.script.seed}/{self.launch_number}"
+        own = f"{name}/{number}"
+        if script.repeatable:
+            name = f"{script.seed}/{self.config}/{self.prompts[0]}"
+            own = f"{name}/{request.prompt}"
         launch = random.Random(name)  # noqa: S311 - noise
-        draw = random.Random(f"{name}/{number}")  # noqa: S311 - noise
+        draw = random.Random(own)  # noqa: S311 - noise
         token_ms = script.token_ms(self.config) * factor(launch, script.launch_noise, script.tails)
         at_ms = first_ms = script.passes(script.prompt_ms)
         for index in range(request.max_tokens):
@@ -179,16 +199,28 @@ class FakeBackend(Backend):
         return (Model(reference="fake-model", fingerprint="0f"),)
 
     def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
-        """Two knobs."""
+        """As planted."""
         del installation, model
-        return KNOBS
+        return self.script.knobs
+
+    def defaults(self, installation: Installation, model: Model) -> Settings:
+        """As planted."""
+        del installation, model
+        return Settings(config=self.script.defaults)
+
+    def current(
+        self, installation: Installation, model: Model, environ: Mapping[str, str]
+    ) -> Settings:
+        """The defaults, and over them what is planted."""
+        del installation, model, environ
+        return Settings(config=self.script.defaults | self.script.current)
 
     def footprint(
         self, installation: Installation, model: Model, config: Config
     ) -> Footprint | None:
         """As planted."""
-        del installation, model, config
-        return Footprint(host_bytes=self.script.footprint_bytes)
+        del installation, model
+        return Footprint(host_bytes=self.script.footprint(config))
 
     def launch(
         self, installation: Installation, model: Model, settings: Settings, place: Place
@@ -207,10 +239,9 @@ class FakeBackend(Backend):
         session = FakeSession(self.script, config, number)
         session.load_ms = self.script.passes(self.script.load_ms)
         self.sessions.append(session)
-        if number in self.script.fail_launch:
-            raise LaunchError(
-                "the fake does not start, as planted.", "", self.script.fail_launch[number]
-            )
+        failure = self.script.fail_launch.get(number) or self.script.crashes(config)
+        if failure is not None:
+            raise LaunchError("the fake does not start, as planted.", "", failure)
         return session
 
 
