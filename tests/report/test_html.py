@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 
 import pytest
 from attrs import evolve
@@ -23,72 +21,7 @@ from velollm_core.report.tables import tables
 from velollm_core.report.wording import header, legend, note_lines
 
 EVERY = ["three_concurrencies", "one_launch", "with_failures", "silent_server", "two_arms"]
-VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = "</script></title></style><img src=x onerror=alert(1)>&amp;\"'<!--"
-
-
-class Reader(HTMLParser):
-    """Reads a page into a tree, as strictly as our own pages deserve."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.builder = ET.TreeBuilder()
-        self.open = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-        self.root = self.builder.close()
-
-    def handle_starttag(self, name, attributes):
-        self.builder.start(name, dict(attributes))
-        if name in VOID:
-            self.builder.end(name)
-        else:
-            self.open.append(name)
-
-    def handle_endtag(self, name):
-        assert name == self.open.pop()
-        self.builder.end(name)
-
-    def handle_data(self, data):
-        if self.open:
-            self.builder.data(data)
-
-
-def read(page):
-    return Reader(page).root
-
-
-def classes(element):
-    return (element.get("class") or "").split()
-
-
-def words(root):
-    """All its text, or of a page what stands in its body and its title."""
-    parts = (root.find("body"), root.find("head/title")) if root.tag == "html" else (root,)
-    return " ".join("".join(part.itertext()) for part in parts)
-
-
-def section(root, title):
-    (found,) = [one for one in root.iter("section") if one.find("h2").text == title]
-    return found
-
-
-def titles(root):
-    return [one.find("h2").text for one in root.iter("section")]
-
-
-def marks(root):
-    """The tooltips of what is drawn."""
-    return [group.find("title").text for group in root.iter("g") if group.find("title") is not None]
-
-
-def cells(root, caption):
-    """The table of this caption, row by row, with its headings."""
-    (table,) = [
-        one for one in root.iter("table") if "".join(one.find("caption").itertext()) == caption
-    ]
-    return [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
 
 
 @pytest.fixture(params=EVERY)
@@ -96,10 +29,10 @@ def each(request):
     return request.getfixturevalue(request.param)
 
 
-def test_a_page_is_one_file_that_loads_and_runs_nothing(each, versus):
+def test_a_page_is_one_file_that_loads_and_runs_nothing(each, versus, pages):
     for result in (each, versus()):
         page = to_html(result)
-        root = read(page)
+        root = pages.read(page)
         assert page.startswith("<!doctype html>\n")
         assert not [one for one in root.iter() if one.tag in {"script", "img", "iframe", "object"}]
         links = [one.get(name) for one in root.iter() for name in ("src", "href") if one.get(name)]
@@ -108,9 +41,9 @@ def test_a_page_is_one_file_that_loads_and_runs_nothing(each, versus):
         assert not [name for one in root.iter() for name in one.attrib if name.startswith("on")]
 
 
-def test_a_page_says_what_the_other_reports_say(each):
-    root, rows = read(to_html(each)), summarize(each)
-    text = words(root)
+def test_a_page_says_what_the_other_reports_say(each, pages):
+    root, rows = pages.read(to_html(each)), summarize(each)
+    text = pages.words(root)
     for line in (
         *(part for pair in header(each) for part in pair),
         *note_lines(each, rows, notes(each, rows)),
@@ -118,103 +51,113 @@ def test_a_page_says_what_the_other_reports_say(each):
     ):
         assert line in text
     for table in tables(rows):
-        shown = cells(root, table.title)
+        shown = pages.cells(root, table.title)
         assert shown[0] == [heading.strip() for heading in table.headings]
         assert shown[1:] == [list(row) for row in table.rows]
 
 
-def test_a_verdict_stands_first_with_its_ratio_drawn_and_in_figures(versus):
+def test_a_verdict_stands_first_with_its_ratio_drawn_and_in_figures(versus, pages):
     result = versus()
     (row,) = result.comparisons
-    root = read(to_html(result))
-    assert titles(root)[0] == "Verdict"
-    verdict = section(root, "Verdict")
-    (headline,) = [one for one in verdict.iter("p") if "headline" in classes(one)]
+    root = pages.read(to_html(result))
+    assert pages.titles(root)[0] == "Verdict"
+    verdict = pages.section(root, "Verdict")
+    (headline,) = [one for one in verdict.iter("p") if "headline" in pages.classes(one)]
     assert "".join(headline.itertext()) == f"▲ faster{ratio_text(row)} times the speed"
-    assert marks(verdict) == [ratio_text(row)]
-    assert [row.verdict.value, ratio_text(row)] == cells(root, comparison_table([row]).title)[1][
-        2:4
-    ]
-    assert row.why in words(verdict)
+    assert pages.marks(verdict) == [ratio_text(row)]
+    assert [row.verdict.value, ratio_text(row)] == pages.cells(root, comparison_table([row]).title)[
+        1
+    ][2:4]
+    assert row.why in pages.words(verdict)
 
 
-def test_the_ratio_s_interval_the_margin_and_1_are_in_the_order_of_their_values(versus):
-    root = read(to_html(versus()))
-    strip = next(one for one in section(root, "Verdict").iter("svg"))
-    (one,) = [float(line.get("x1")) for line in strip.iter("line") if "one" in classes(line)]
-    (margin,) = [box for box in strip.iter("rect") if "margin" in classes(box)]
+def test_the_ratio_s_interval_the_margin_and_1_are_in_the_order_of_their_values(versus, pages):
+    root = pages.read(to_html(versus()))
+    strip = next(one for one in pages.section(root, "Verdict").iter("svg"))
+    (one,) = [float(line.get("x1")) for line in strip.iter("line") if "one" in pages.classes(line)]
+    (margin,) = [box for box in strip.iter("rect") if "margin" in pages.classes(box)]
     left = float(margin.get("x"))
     right = left + float(margin.get("width"))
     assert one == pytest.approx((left + right) / 2, abs=0.1)
-    whiskers = [line for line in strip.iter("line") if "whisker" in classes(line)]
+    whiskers = [line for line in strip.iter("line") if "whisker" in pages.classes(line)]
     low = min(float(line.get("x1")) for line in whiskers)
     assert left < one < right < low
 
 
-def test_many_verdicts_are_counted_and_each_has_its_line_and_its_pairs(versus):
+def test_many_verdicts_are_counted_and_each_has_its_line_and_its_pairs(versus, pages):
     result = versus(cells=[("short", 1), ("short", 4), ("code", 1)], factor=0.9)
-    root = read(to_html(result))
-    (headline,) = [one for one in section(root, "Verdicts").iter("p") if "headline" in classes(one)]
+    root = pages.read(to_html(result))
+    (headline,) = [
+        one for one in pages.section(root, "Verdicts").iter("p") if "headline" in pages.classes(one)
+    ]
     assert "".join(headline.itertext()) == "▲ faster: 3"
-    assert marks(section(root, "Verdicts")) == [ratio_text(row) for row in result.comparisons]
-    assert len(list(section(root, "Pairs in the order of time").iter("figure"))) == 3
+    assert pages.marks(pages.section(root, "Verdicts")) == [
+        ratio_text(row) for row in result.comparisons
+    ]
+    assert len(list(pages.section(root, "Pairs in the order of time").iter("figure"))) == 3
 
 
-def test_every_pair_is_drawn_in_the_order_of_time_and_a_lost_block_is_seen(versus):
+def test_every_pair_is_drawn_in_the_order_of_time_and_a_lost_block_is_seen(versus, pages):
     result = versus(lost=[4])
     (row,) = result.comparisons
     assert (len(row.pairs), row.dropped) == (11, 1)
-    pairs = section(read(to_html(result)), "Pairs in the order of time")
-    told = marks(pairs)
-    ratios = {f"block {pair.block + 1}: {pair_ratio(row.metric, pair):.3f}" for pair in row.pairs}
+    pairs = pages.section(pages.read(to_html(result)), "Pairs in the order of time")
+    told = pages.marks(pairs)
+    ratios = {f"block {pair.block + 1}: {pair_ratio(row, pair):.3f}" for pair in row.pairs}
     assert ratios <= set(told)
     assert "block 5, new: crash" in told
     assert len([one for one in told if ", now: " in one]) == 12
     assert len([one for one in told if one.startswith("block 5, now: ")]) == 1
-    hollow = [group for group in pairs.iter("g") if "hollow" in classes(group)]
-    assert marks(pairs).count(hollow[0].find("title").text) == len(hollow) == 1
-    stems = [float(one.get("x1")) for one in pairs.iter("line") if "stem" in classes(one)]
+    hollow = [group for group in pairs.iter("g") if "hollow" in pages.classes(group)]
+    assert pages.marks(pairs).count(hollow[0].find("title").text) == len(hollow) == 1
+    stems = [float(one.get("x1")) for one in pairs.iter("line") if "stem" in pages.classes(one)]
     assert len(stems) == 11
     assert stems == sorted(stems)
 
 
-def test_blocks_without_any_pair_say_why(versus):
+def test_blocks_without_any_pair_say_why(versus, pages):
     result = versus(pairs=3, lost=[0, 1, 2])
-    root = read(to_html(result))
-    assert "? inconclusive" in words(section(root, "Verdict"))
-    assert result.comparisons[0].why in words(root)
-    assert marks(section(root, "Verdict")) == []
-    crosses = [one for one in marks(section(root, "Pairs in the order of time")) if "crash" in one]
+    root = pages.read(to_html(result))
+    assert "? inconclusive" in pages.words(pages.section(root, "Verdict"))
+    assert result.comparisons[0].why in pages.words(root)
+    assert pages.marks(pages.section(root, "Verdict")) == []
+    crosses = [
+        one
+        for one in pages.marks(pages.section(root, "Pairs in the order of time"))
+        if "crash" in one
+    ]
     assert len(crosses) == 3
 
 
-def test_a_plain_result_begins_with_the_rate_of_one_answer(three_concurrencies, one_launch):
-    root = read(to_html(three_concurrencies))
-    assert titles(root)[0] == "Speed of one answer"
-    tiles = [one for one in root.iter("div") if "tile" in classes(one)]
+def test_a_plain_result_begins_with_the_rate_of_one_answer(three_concurrencies, one_launch, pages):
+    root = pages.read(to_html(three_concurrencies))
+    assert pages.titles(root)[0] == "Speed of one answer"
+    tiles = [one for one in root.iter("div") if "tile" in pages.classes(one)]
     assert ["".join(tile.find("p").itertext()) for tile in tiles] == [
         "short, 1 client",
         "summarize, 1 client",
     ]
-    assert "125.0 tok/s [121.1, 128.9]" in words(tiles[0])
-    (tile,) = [one for one in read(to_html(one_launch)).iter("div") if "tile" in classes(one)]
+    assert "125.0 tok/s [121.1, 128.9]" in pages.words(tiles[0])
+    (tile,) = [
+        one for one in pages.read(to_html(one_launch)).iter("div") if "tile" in pages.classes(one)
+    ]
     assert "".join(tile.itertext()) == "short, 1 client100.0 tok/s first token 50.0 ms"
 
 
-def test_several_concurrencies_have_a_chart_of_speed_with_intervals(three_concurrencies):
-    chart = section(read(to_html(three_concurrencies)), "More clients at once")
+def test_several_concurrencies_have_a_chart_of_speed_with_intervals(three_concurrencies, pages):
+    chart = pages.section(pages.read(to_html(three_concurrencies)), "More clients at once")
     assert [one.text for one in chart.iter("h3")] == [
         "Speed of all clients together, tok/s",
         "Time to first token, median, ms",
     ]
     row = summarize(three_concurrencies)[1]
     told = f"current, 4 clients: {row.output_tok_s.value:.1f} ["
-    assert len([one for one in marks(chart) if one.startswith(told)]) == 2  # of two workloads
-    assert [one for one in chart.iter("line") if "whisker" in classes(one)]
+    assert len([one for one in pages.marks(chart) if one.startswith(told)]) == 2  # of two workloads
+    assert [one for one in chart.iter("line") if "whisker" in pages.classes(one)]
 
 
-def test_one_concurrency_and_one_launch_have_no_chart_over_them(one_launch):
-    assert titles(read(to_html(one_launch))) == [
+def test_one_concurrency_and_one_launch_have_no_chart_over_them(one_launch, pages):
+    assert pages.titles(pages.read(to_html(one_launch))) == [
         "Speed of one answer",
         "What was measured",
         "Latency of all requests",
@@ -223,27 +166,27 @@ def test_one_concurrency_and_one_launch_have_no_chart_over_them(one_launch):
     ]
 
 
-def test_the_distribution_is_of_all_requests_of_each_arm(versus):
-    chart = section(read(to_html(versus())), "Latency of all requests")
+def test_the_distribution_is_of_all_requests_of_each_arm(versus, pages):
+    chart = pages.section(pages.read(to_html(versus())), "Latency of all requests")
     labels = [one.get("aria-label") for one in chart.iter("svg") if one.get("aria-label")]
     assert len(labels) == 2
     assert all("now, 72 requests: 50 % within" in label for label in labels)
-    curves = [one for one in chart.iter("polyline") if "curve" in classes(one)]
+    curves = [one for one in chart.iter("polyline") if "curve" in pages.classes(one)]
     assert len(curves) == 4
     for curve in curves:
         ends = [tuple(map(float, point.split(","))) for point in curve.get("points").split()]
         assert ends == sorted(ends, key=lambda end: (end[0], -end[1]))
 
 
-def test_what_a_server_does_not_tell_has_no_chart(silent_server):
-    root = read(to_html(silent_server))
-    assert "Speed of one answer" not in titles(root)
-    assert "Latency of all requests" in titles(root)
+def test_what_a_server_does_not_tell_has_no_chart(silent_server, pages):
+    root = pages.read(to_html(silent_server))
+    assert "Speed of one answer" not in pages.titles(root)
+    assert "Latency of all requests" in pages.titles(root)
 
 
-def test_charts_are_told_to_who_cannot_see_them(versus, three_concurrencies):
+def test_charts_are_told_to_who_cannot_see_them(versus, three_concurrencies, pages):
     for result in (versus(), three_concurrencies):
-        root = read(to_html(result))
+        root = pages.read(to_html(result))
         charts = [one for one in root.iter("svg") if one.get("aria-hidden") != "true"]
         assert len(charts) > 3
         assert all(one.get("role") == "img" and len(one.get("aria-label")) > 10 for one in charts)
@@ -251,14 +194,14 @@ def test_charts_are_told_to_who_cannot_see_them(versus, three_concurrencies):
         assert next(one.tag for one in root.iter() if one.tag in {"h1", "h2"}) == "h1"
 
 
-def test_names_are_text_whatever_they_hold(versus, build):
+def test_names_are_text_whatever_they_hold(versus, build, pages):
     result = versus(names=(HOSTILE, "\x1b[31mred\x00\u202e\u2028\x9b"), cells=[(HOSTILE, 1)])
     arms = tuple(evolve(arm, model=evolve(arm.model, name=HOSTILE)) for arm in result.arms)
     page = to_html(evolve(result, arms=arms, notes=(HOSTILE, "\ud800")))
-    root = read(page)
+    root = pages.read(page)
     assert not {"img", "script"} & {one.tag for one in root.iter()}
     assert HOSTILE in root.find("head/title").text
-    assert words(root).count(HOSTILE) > 10
+    assert pages.words(root).count(HOSTILE) > 10
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e\ud800]", page)
     assert r"\u202e" in page
 
@@ -296,14 +239,14 @@ def test_forty_pairs_of_thirty_comparisons_stay_a_page_that_opens(versus):
     assert len(page) < 3_000_000
 
 
-def test_a_run_without_a_single_answer_is_a_page_too(build):
+def test_a_run_without_a_single_answer_is_a_page_too(build, pages):
     page = to_html(build.result([], arms=(build.arm(),), complete=False))
     assert "the run was cut short" in page
-    assert titles(read(page)) == ["What was measured", "Notes"]
+    assert pages.titles(pages.read(page)) == ["What was measured", "Notes"]
 
 
-def test_a_comparison_alone_leaves_out_the_figures_of_each_arm(versus):
-    assert titles(read(comparison_to_html(versus()))) == [
+def test_a_comparison_alone_leaves_out_the_figures_of_each_arm(versus, pages):
+    assert pages.titles(pages.read(comparison_to_html(versus()))) == [
         "Verdict",
         "What was measured",
         "Pairs in the order of time",
@@ -311,7 +254,9 @@ def test_a_comparison_alone_leaves_out_the_figures_of_each_arm(versus):
     ]
 
 
-def test_two_results_recorded_apart_are_told_apart_or_not_and_never_faster(three_concurrencies):
+def test_two_results_recorded_apart_are_told_apart_or_not_and_never_faster(
+    three_concurrencies, pages
+):
     other = evolve(three_concurrencies, run="other")
     sides = [Side(result, result.arms[0]) for result in (three_concurrencies, other)]
     rows = compare_apart(*sides, "output_tok_s")
@@ -322,11 +267,13 @@ def test_two_results_recorded_apart_are_told_apart_or_not_and_never_faster(three
         differences=("they come from different machines: a and b",),
         decider="To decide: velollm bench --ab threads=2",
     )
-    root = read(apart_to_html(answer))
-    text = words(root)
+    root = pages.read(apart_to_html(answer))
+    text = pages.words(root)
     assert "To decide: velollm bench --ab threads=2" in text
     assert "they come from different machines" in text
-    assert cells(root, apart_table(rows).title)[1:] == [list(row) for row in apart_table(rows).rows]
+    assert pages.cells(root, apart_table(rows).title)[1:] == [
+        list(row) for row in apart_table(rows).rows
+    ]
     assert "not distinguishable" in text
     assert "faster" not in text
 

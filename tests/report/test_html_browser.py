@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from velollm_core.report.html.page import to_html
+from velollm_core.report.html.tune import to_html as tune_to_html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -117,6 +118,21 @@ def test_every_chart_is_drawn_within_its_frame_and_can_be_read(look, result, sch
     assert seen["overflow"] == 0
     assert seen["texts"] >= 4.5
     assert seen["labels"] >= 4.5
+    assert seen["marks"] >= 3
+    assert (seen["background"] < 0.1) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["tuned", "two_objectives", "stopped"])
+def test_a_tune_is_a_page_that_can_be_read(look, request, name, scheme, width):
+    found = request.getfixturevalue(name)
+    html = tune_to_html(found() if callable(found) else found, "mine")
+    seen = look(html, scheme, width)
+    assert len(seen["charts"]) == html.count('role="img"') >= 2
+    assert all(shape["away"] < 1 for chart in seen["charts"] for shape in chart["shapes"])
+    assert seen["overflow"] == 0
+    assert min(seen["texts"], seen["labels"]) >= 4.5
     assert seen["marks"] >= 3
     assert (seen["background"] < 0.1) == (scheme == "dark")
 

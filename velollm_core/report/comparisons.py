@@ -22,10 +22,22 @@ def ratio_text(row: Comparison | Apart) -> str:
     It has as many decimals, up to six, as show on which side of 1 and of the margin's edges the
     interval ends: what is read off it is what the answer was read from.
     """
-    if row.speed_ratio is None or row.low is None or row.high is None:
-        return EMPTY
     edges = (1.0,) if isinstance(row, Apart) else (1.0, 1 / (1 + row.margin), 1 + row.margin)
-    ends = [(end, edge) for end in (row.low, row.high) for edge in edges]
+    return interval_text(row.speed_ratio, row.low, row.high, edges)
+
+
+def interval_text(
+    ratio: float | None, low: float | None, high: float | None, edges: Sequence[float] = (1.0,)
+) -> str:
+    """As :func:`ratio_text`, for an interval that is read by where it lies about ``edges``.
+
+    A ratio without an interval stands alone.
+    """
+    if ratio is None:
+        return EMPTY
+    if low is None or high is None:
+        return f"{ratio:.{_LEAST_DECIMALS}f}"
+    ends = [(end, edge) for end in (low, high) for edge in edges]
     decimals = next(
         count
         for count in range(_LEAST_DECIMALS, _MOST_DECIMALS + 1)
@@ -33,7 +45,7 @@ def ratio_text(row: Comparison | Apart) -> str:
             _alike(end, edge, count) and not _alike(end, edge, _MOST_DECIMALS) for end, edge in ends
         )
     )
-    return f"{row.speed_ratio:.{decimals}f} [{row.low:.{decimals}f}, {row.high:.{decimals}f}]"
+    return f"{ratio:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def _alike(first: float, second: float, decimals: int) -> bool:
@@ -140,14 +152,14 @@ def apart_lines(answer: ApartResult) -> tuple[tuple[str, str], ...]:
 
 def pair_text(row: Comparison) -> str:
     """The ratio of each pair in the order of time, in which drift would show."""
-    ratios = [f"{pair_ratio(row.metric, pair):.3f}" for pair in row.pairs]
+    ratios = [f"{pair_ratio(row, pair):.3f}" for pair in row.pairs]
     more = f" and {len(ratios) - _SHOWN_PAIRS} more" if len(ratios) > _SHOWN_PAIRS else ""
     return f"{' '.join(ratios[:_SHOWN_PAIRS])}{more}"
 
 
-def pair_ratio(metric: str, pair: Pair) -> float:
+def pair_ratio(row: Comparison, pair: Pair) -> float:
     """How many times as fast ``changed`` was in this block."""
-    if METRICS[metric].higher_is_better:
+    if row.higher_is_better:
         return pair.changed / pair.baseline
     return pair.baseline / pair.changed
 

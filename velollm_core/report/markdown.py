@@ -25,7 +25,7 @@ def to_markdown(result: BenchmarkResult) -> str:
     blocks = [
         bullets(header(result)),
         *_comparisons(result.comparisons),
-        *("\n".join(_table(table)) for table in tables(rows)),
+        *(table_text(table) for table in tables(rows)),
         *((legend(rows),) if rows else ()),
         *_notes(result, rows),
     ]
@@ -44,7 +44,7 @@ def comparison_to_markdown(result: BenchmarkResult) -> str:
 
 def apart_to_markdown(answer: ApartResult) -> str:
     """Two results recorded apart."""
-    table = "\n".join(_table(apart_table(answer.rows)))
+    table = table_text(apart_table(answer.rows))
     return f"{table}\n\n{bullets(apart_lines(answer))}\n"
 
 
@@ -58,10 +58,15 @@ def _notes(result: BenchmarkResult, rows: Sequence[SummaryRow]) -> tuple[str, ..
 def _comparisons(rows: Sequence[Comparison]) -> tuple[str, ...]:
     if not rows:
         return ()
-    return "\n".join(_table(comparison_table(rows))), bullets(comparison_lines(rows))
+    return table_text(comparison_table(rows)), bullets(comparison_lines(rows))
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_text(table: Table) -> str:
+    """``table`` below its title."""
+    return "\n".join(_lines(table))
+
+
+def _lines(table: Table) -> Iterator[str]:
     yield f"**{escape(table.title)}**"
     yield ""
     yield _line([heading.strip() for heading in table.headings])

@@ -6,17 +6,23 @@ from collections.abc import Callable, Iterable, Sequence
 
 from velollm_core.config import ENGINE_DEFAULT, show
 from velollm_core.experiment.notes import Note, counted, plural
-from velollm_core.experiment.spec import ArmRecord, BenchmarkResult, Comparison
+from velollm_core.experiment.spec import (
+    ArmRecord,
+    BenchmarkResult,
+    Comparison,
+    EngineRecord,
+    ModelRecord,
+)
 from velollm_core.experiment.summary import SummaryRow
-from velollm_core.hardware.spec import GpuInfo
+from velollm_core.hardware.spec import GpuInfo, HardwareSpec
 
 
 def header(result: BenchmarkResult) -> tuple[tuple[str, str], ...]:
     """Label and value of what was measured, where, and how."""
     return (
-        *_by_arm("engine", result.arms, _engine),
-        *_by_arm("model", result.arms, _model),
-        ("machine", _machine(result)),
+        *_by_arm("engine", result.arms, lambda arm: engine_text(arm.engine, arm.mode)),
+        *_by_arm("model", result.arms, lambda arm: model_text(arm.model)),
+        ("machine", machine_text(result.hardware)),
         *_by_arm("settings", result.arms, _settings),
         *((label, text) for label, text in _by_arm("left out", result.arms, _left_out) if text),
         ("run", _run(result)),
@@ -103,29 +109,30 @@ def _by_arm(
     return [(f"{label} of {arm.name}", text) for arm, text in zip(arms, texts, strict=True)]
 
 
-def _engine(arm: ArmRecord) -> str:
-    engine = arm.engine
+def engine_text(engine: EngineRecord, mode: str) -> str:
+    """``llamacpp 6721 (a1b2c3d), binary``; ``mode`` is an arm's."""
     build = f" ({engine.build})" if engine.build and engine.build != engine.version else ""
     version = f" {engine.version}" if engine.version else ""
-    running = ", already running" if arm.mode == "attach" else ""
+    running = ", already running" if mode == "attach" else ""
     return f"{engine.backend}{version}{build}, {engine.kind}{running}"
 
 
-def _model(arm: ArmRecord) -> str:
-    spec = arm.model.spec
+def model_text(model: ModelRecord) -> str:
+    """A model's name, and what its header tells."""
+    spec = model.spec
     if spec is None:
-        return arm.model.name
+        return model.name
     parts = [
-        spec.name if spec.name != arm.model.name else None,
+        spec.name if spec.name != model.name else None,
         spec.quantization,
         f"{spec.parameter_count / 1e6:,.0f} M parameters",
         f"{spec.file_bytes / (1 << 20):,.0f} MiB" if spec.file_bytes else None,
     ]
-    return f"{arm.model.name}: {', '.join(part for part in parts if part)}"
+    return f"{model.name}: {', '.join(part for part in parts if part)}"
 
 
-def _machine(result: BenchmarkResult) -> str:
-    machine = result.hardware
+def machine_text(machine: HardwareSpec) -> str:
+    """Processor, what of it may be used, memory, GPUs and system."""
     system = machine.os.distribution or f"{machine.os.system} {machine.os.release}"
     parts = [
         machine.cpu.model,

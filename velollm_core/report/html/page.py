@@ -47,7 +47,7 @@ def comparison_to_html(result: BenchmarkResult) -> str:
 
 def apart_to_html(answer: ApartResult) -> str:
     """Two results recorded apart."""
-    return _page(
+    return framed(
         f"Run {answer.second} against run {answer.first}",
         "Recorded apart: what lies between them may be the hour, not the change",
         sections.apart(answer),
@@ -61,14 +61,22 @@ def _of(result: BenchmarkResult, parts: Iterable[Element]) -> str:
         first = result.question.baseline
         others = ", ".join(arm.name for arm in result.arms if arm.name != first)
         title = f"{title}: {others} against {first}"
-    return _page(title, result.created_at.replace("T", " ").replace("+00:00", " UTC"), parts)
+    return framed(title, moment(result.created_at), parts)
 
 
 def _styles(result: BenchmarkResult) -> dict[str, ArmStyle]:
     return {arm.name: ArmStyle(index, arm.name) for index, arm in enumerate(result.arms)}
 
 
-def _page(title: str, below: str, parts: Iterable[Element]) -> str:
+def moment(created_at: str) -> str:
+    """When a result was made, as a person reads it."""
+    return created_at.replace("T", " ").replace("+00:00", " UTC")
+
+
+def framed(
+    title: str, below: str, parts: Iterable[Element], *, eyebrow: str = "VeloLLM benchmark"
+) -> str:
+    """``parts`` as a whole page, below a title with a line above it and one below."""
     # A page that may load nothing cannot tell anybody that it was opened.
     policy = tag("meta", content="default-src 'none'; style-src 'unsafe-inline'; img-src data:")
     policy.set("http-equiv", "Content-Security-Policy")
@@ -85,7 +93,7 @@ def _page(title: str, below: str, parts: Iterable[Element]) -> str:
     )
     top = tag(
         "header",
-        tag("p", "VeloLLM benchmark", class_="eyebrow"),
+        tag("p", eyebrow, class_="eyebrow"),
         tag("h1", title),
         tag("p", below, class_="below"),
     )

@@ -9,6 +9,19 @@ from velollm_core.experiment.summary import Estimate
 from velollm_core.report.html.markup import tag
 from velollm_core.report.html.svg import ArmStyle, line, mark
 from velollm_core.report.tables import Table, figure, plain_figure
+from velollm_core.statistics import Verdict
+
+_GLYPHS = {
+    Verdict.FASTER: "\N{BLACK UP-POINTING TRIANGLE}",
+    Verdict.SLOWER: "\N{BLACK DOWN-POINTING TRIANGLE}",
+    Verdict.NO_DIFFERENCE: "=",
+    Verdict.INCONCLUSIVE: "?",
+}
+
+
+def word(verdict: Verdict) -> str:
+    """A verdict with a sign that is told apart without reading."""
+    return f"{_GLYPHS[verdict]} {verdict}"
 
 
 def section(title: str, *children: Element) -> Element:
@@ -87,7 +100,7 @@ def legend_of(styles: Iterable[ArmStyle]) -> Element:
     )
 
 
-def forest(rows: Sequence[tuple[str, Element, str]], axis: Element) -> Element:
+def forest(rows: Sequence[tuple[str, Element, Element | str]], axis: Element) -> Element:
     """A line for each interval: what it is of, the drawing, the figures; below them the axis."""
     return tag(
         "div",

@@ -17,7 +17,7 @@ from velollm_core.report.comparisons import (
     ratio_text,
 )
 from velollm_core.report.html.curves import distribution, over_concurrency
-from velollm_core.report.html.intervals import ratio_strips
+from velollm_core.report.html.intervals import ratio_strips, span_of
 from velollm_core.report.html.markup import tag
 from velollm_core.report.html.parts import (
     chart,
@@ -27,6 +27,7 @@ from velollm_core.report.html.parts import (
     section,
     table,
     tiles,
+    word,
 )
 from velollm_core.report.html.svg import ArmStyle
 from velollm_core.report.html.timeline import comparison_timeline, plain_timeline, shown_metric
@@ -36,12 +37,6 @@ from velollm_core.statistics import Verdict
 
 Styles = Mapping[str, ArmStyle]
 
-_GLYPHS = {
-    Verdict.FASTER: "\N{BLACK UP-POINTING TRIANGLE}",
-    Verdict.SLOWER: "\N{BLACK DOWN-POINTING TRIANGLE}",
-    Verdict.NO_DIFFERENCE: "=",
-    Verdict.INCONCLUSIVE: "?",
-}
 _TIMES: tuple[tuple[str, Callable[[Sample], float | None]], ...] = (
     ("Time to first token", lambda sample: sample.first_token_ms),
     ("Time to the end of the answer", lambda sample: sample.total_ms),
@@ -64,7 +59,7 @@ def verdicts(rows: Sequence[Comparison]) -> list[Element]:
         section(
             "Verdict" if len(rows) == 1 else "Verdicts",
             _headline(rows),
-            *_forest(rows, names, [_word(row.verdict) for row in rows], rows[0].margin),
+            *_forest(rows, names, [word(row.verdict) for row in rows], rows[0].margin),
             table(comparison_table(rows)),
             definitions(details),
         )
@@ -117,7 +112,7 @@ def timelines(result: BenchmarkResult, styles: Styles) -> list[Element]:
                 "": [
                     chart(
                         f"{row.changed}: {_where(row)}" if several else _where(row),
-                        _word(row.verdict),
+                        word(row.verdict),
                         comparison_timeline(result, row, styles),
                     )
                     for row in result.comparisons
@@ -202,9 +197,9 @@ def _headline(rows: Sequence[Comparison]) -> Element:
     if len(rows) == 1:
         row = rows[0]
         ratio = row.why if row.speed_ratio is None else f"{ratio_text(row)} times the speed"
-        return tag("p", tag("strong", _word(row.verdict)), tag("span", ratio), class_="headline")
+        return tag("p", tag("strong", word(row.verdict)), tag("span", ratio), class_="headline")
     counts = [(said, sum(row.verdict is said for row in rows)) for said in Verdict]
-    told = [tag("strong", f"{_word(said)}: {count}") for said, count in counts if count]
+    told = [tag("strong", f"{word(said)}: {count}") for said, count in counts if count]
     return tag("p", *told, class_="headline")
 
 
@@ -214,7 +209,7 @@ def _forest(
     answers: Sequence[str],
     margin: float | None = None,
 ) -> list[Element]:
-    drawn = ratio_strips(rows, margin)
+    drawn = ratio_strips(list(map(span_of, rows)), margin)
     if drawn is None:
         return []
     strips, axis = drawn
@@ -223,10 +218,6 @@ def _forest(
         for row, answer in zip(rows, answers, strict=True)
     ]
     return [forest(list(zip(names, strips, texts, strict=True)), axis)]
-
-
-def _word(verdict: Verdict) -> str:
-    return f"{_GLYPHS[verdict]} {verdict}"
 
 
 def _where(row: Comparison | Apart | SummaryRow | WorkloadRecord) -> str:

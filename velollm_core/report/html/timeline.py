@@ -35,6 +35,28 @@ _CROWDED = 16  # blocks from which marks are drawn smaller
 
 
 @frozen(kw_only=True)
+class Quantity:
+    """What is drawn over time: its short name, its unit, which may be empty, and what it is."""
+
+    name: str
+    unit: str
+    summary: str
+
+
+def quantity(metric: Metric) -> Quantity:
+    """What ``metric`` measures."""
+    return Quantity(name=metric.name, unit=metric.unit, summary=metric.summary)
+
+
+def _said(value: float, what: Quantity) -> str:
+    return f"{plain_figure(value)} {what.unit}".rstrip()
+
+
+def _with_unit(text: str, what: Quantity) -> str:
+    return f"{text}, {what.unit}" if what.unit else text
+
+
+@frozen(kw_only=True)
 class _Course:
     """What one arm did: its value in each block, and what was wrong in others."""
 
@@ -52,18 +74,38 @@ def comparison_timeline(
         _course(result, styles[name], row.workload, row.concurrency, metric)
         for name in (row.baseline, row.changed)
     ]
+    return _pairs(row, courses, quantity(metric))
+
+
+def pairs_timeline(
+    row: Comparison, baseline: ArmStyle, changed: ArmStyle, what: Quantity
+) -> Element | None:
+    """The same of a comparison alone, whose trials are not at hand: blocks without a pair are not
+    seen.
+    """
+    before = {pair.block: pair.baseline for pair in row.pairs}
+    after = {pair.block: pair.changed for pair in row.pairs}
+    courses = [
+        _Course(style=style, values=values, faults={})
+        for style, values in ((baseline, before), (changed, after))
+    ]
+    return _pairs(row, courses, what)
+
+
+def _pairs(row: Comparison, courses: Sequence[_Course], what: Quantity) -> Element | None:
     blocks = _blocks(courses)
     if not blocks or not any(course.values for course in courses):
         return None
     x = _places(blocks)
     parts = [
-        *_value_panel(metric, courses, x, used={pair.block for pair in row.pairs}),
-        *_ratio_panel(row, x, styles[row.changed]),
+        *_value_panel(what, courses, x, used={pair.block for pair in row.pairs}),
+        *_ratio_panel(row, x, courses[1].style),
         *_block_axis(blocks, x, (_RATIOS if row.pairs else _VALUES)[1] + 4, "block"),
     ]
+    first, second = (course.style.name for course in courses)
     told = (
-        f"{metric.summary}, {metric.unit}, of {row.baseline} and {row.changed} in "
-        f"{len(blocks)} blocks in the order of time. "
+        f"{_with_unit(what.summary, what)}, of {first} and {second} in {len(blocks)} blocks in the "
+        "order of time. "
     )
     if row.pairs:
         told += f"Speed ratio {ratio_text(row)}, pair by pair: {pair_text(row)}."
@@ -91,7 +133,7 @@ def plain_timeline(
         if course.values
     )
     parts = [
-        *_value_panel(metric, courses, x, used=set(blocks), unit=result.unit),
+        *_value_panel(quantity(metric), courses, x, used=set(blocks), unit=result.unit),
         *_block_axis(blocks, x, _VALUES[1] + 4, result.unit),
     ]
     return drawing(146, f"{metric.summary}, {metric.unit}, in the order of time. {told}.", parts)
@@ -137,7 +179,7 @@ def _radius(blocks: int) -> float:
 
 
 def _value_panel(
-    metric: Metric,
+    what: Quantity,
     courses: Sequence[_Course],
     x: Mapping[int, float],
     *,
@@ -149,7 +191,7 @@ def _value_panel(
     values = [value for course in courses for value in course.values.values()]
     scale = linear(values, foot if whole else foot - _CROSSES, top, ticks=4)
     radius = _radius(len(x))
-    parts = [panel(f"{metric.name}, {metric.unit}")]
+    parts = [panel(_with_unit(what.name, what))]
     parts += grid_y(scale, _LEFT, _RIGHT)
     for block, at in x.items():
         ends = [scale(course.values[block]) for course in courses if block in course.values]
@@ -170,7 +212,7 @@ def _value_panel(
                 course.style,
                 x[block],
                 scale(value),
-                f"{unit} {block + 1}, {course.style.name}: {plain_figure(value)} {metric.unit}",
+                f"{unit} {block + 1}, {course.style.name}: {_said(value, what)}",
                 radius=radius,
                 hollow=block not in used,
             )
@@ -183,7 +225,7 @@ def _ratio_panel(row: Comparison, x: Mapping[int, float], style: ArmStyle) -> li
     if not row.pairs:
         return []
     top, foot = _RATIOS
-    each = {pair.block: pair_ratio(row.metric, pair) for pair in row.pairs}
+    each = {pair.block: pair_ratio(row, pair) for pair in row.pairs}
     bounds = [bound for bound in (row.low, row.high) if bound is not None]
     margin = (1 / (1 + row.margin), 1 + row.margin)
     scale = ratios([*each.values(), *bounds, *margin], foot, top, ticks=4)
