@@ -8,29 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import click
 import pytest
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
-from velollm_core import hookimpl
-from velollm_core.backends import quoting
 from velollm_core.backends.changes import Change, apply, undo
-from velollm_core.backends.contract import Installation, Option
 from velollm_core.cli.optimize import command
-from velollm_core.cli.state import State
-from velollm_core.config import Config, Kept, LeftOut, Settings, Suggestion
+from velollm_core.config import Config, Kept, LeftOut, Suggestion
 from velollm_core.documents import loads
-from velollm_core.errors import LaunchError, UsageError, VeloError
-from velollm_core.experiment import workload_hooks
-from velollm_core.models.spec import LayerShape, Model, ModelSpec
+from velollm_core.errors import LaunchError, UsageError
+from velollm_core.models.spec import LayerShape, ModelSpec
 from velollm_core.optimize.outcome import Outcome
 from velollm_core.optimize.spec import KIND, MAJOR
-from velollm_core.plugins import Plugins
-from velollm_core.testing.fakes import FakeBackend, Script
+from velollm_core.testing.fakes import Script
 
-PLACES = {"server": "http://127.0.0.1:1", "binary": "/opt/fake"}
 FOUR = Suggestion(
     assignments=Config({"threads": 4}),
     reason="There are four cores.",
@@ -43,145 +34,17 @@ VERIFY = (
 )
 
 
-@define
-class Tunable(FakeBackend):
-    """Reads ``threads = N`` from a file, unless its environment says otherwise."""
-
-    file: Path = Path()
-    kinds: tuple[str, ...] = ("binary",)
-    options: tuple[Option, ...] = (Option(name="experimental", summary="on: more"),)
-    held: dict = field(factory=dict)
-    offered: tuple = (FOUR, Kept(knobs=("cache",), reason="It is cheap."))
-    needs_root: bool = False
-    then: tuple[str, ...] = ()
-    left_out: tuple = ()
-    unsayable: tuple = ()
-    spec: ModelSpec | None = None
-    measured: list = field(factory=list)
-    started_with: list = field(factory=list)
-
-    def probe(self, options, environ):
-        return tuple(
-            Installation(
-                backend=self.name,
-                kind=kind,
-                location=PLACES[kind],
-                version="1",
-                options=dict(options),
-            )
-            for kind in self.kinds
-        )
-
-    def models(self, installation):
-        return (Model(reference="fake-model", fingerprint="0f", spec=self.spec),)
-
-    def current(self, installation, model, environ):
-        origin, threads = "engine default", 8
-        if self.file.exists():
-            origin, threads = str(self.file), int(self.file.read_bytes().rpartition(b"=")[2])
-        if "FAKE_THREADS" in environ:
-            origin, threads = "environment FAKE_THREADS", int(environ["FAKE_THREADS"])
-        cache = environ.get("FAKE_CACHE")
-        return Settings(
-            config=Config({"threads": threads, "cache": cache != "False"}),
-            origins={"threads": origin} | ({"cache": "environment FAKE_CACHE"} if cache else {}),
-            left_out=self.left_out,
-        )
-
-    def suggest(self, context):
-        return self.offered
-
-    def forms(self, installation):
-        return ("sh",)
-
-    def render(self, installation, model, settings, form):
-        if form != "sh":
-            return super().render(installation, model, settings, form)
-        return "".join(
-            f"export FAKE_{name.upper()}={quoting.sh(str(value))}\n"
-            for name, value in settings.config.items()
-        )
-
-    def omitted(self, installation, model, config, form):
-        return tuple(name for name in config if name in self.unsayable)
-
-    def plan_apply(self, installation, model, settings, target):
-        if target not in {None, "file"}:
-            raise UsageError(f"there is no target {target!r}.")
-        text = f"# mine\nthreads = {settings.config['threads']}"
-        return (
-            Change(
-                path=self.file,
-                content=text.encode(),
-                summary="the fake's settings",
-                needs_root=self.needs_root,
-                then=self.then,
-            ),
-        )
-
-    def in_memory(self, installation):
-        return self.held if installation.kind == "server" else {}
-
-    def launch(self, installation, model, settings, place):
-        self.measured.append((installation.kind, dict(settings.config)))
-        self.started_with.append(dict(installation.options))
-        return super().launch(installation, model, settings, place)
-
-
-@frozen
-class Done:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def optimize(tmp_path, capsys):
-    """Runs the command in this process: ``optimize(*words, backend=..., **environ)``."""
+def optimize(planted_command):
+    """Runs the command in this process: ``optimize(*words, **planted)``."""
 
-    def run(*words, rules=None, environ=None, **planted):
-        backend = Tunable(file=tmp_path / "fake.conf", **planted)
-        run.backend = backend
-        state = State()
-        state.backend = "fake"
-        folders = {
-            f"VELOLLM_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CONFIG", "CACHE")
-        }
-        state.environ = {**folders, **(environ or {})}
-        plugins = Plugins()
-        plugins.add(lambda: workload_hooks, "core-workloads")
-        plugins.add(lambda: backend_plugin(backend), "fake")
-        if rules is not None:
-            plugins.add(lambda: rules_plugin(rules), "rules")
-        state.plugins = plugins
-        code, fault = 0, ""
-        try:
-            with command.make_context("optimize", list(words), obj=state) as context:
-                command.invoke(context)
-        except click.exceptions.Exit as stop:
-            code = stop.exit_code
-        except (VeloError, click.ClickException) as error:
-            code, fault = error.exit_code, str(error)
-        said = capsys.readouterr()
-        return Done(code, said.out, said.err + fault)
+    def run(*words, **planted):
+        offered = (FOUR, Kept(knobs=("cache",), reason="It is cheap."))
+        done = planted_command(command, *words, **{"offered": offered, **planted})
+        run.backend = planted_command.backend
+        return done
 
     return run
-
-
-def backend_plugin(backend):
-    @hookimpl
-    def velollm_register_backends(register):
-        register(backend)
-
-    return SimpleNamespace(velollm_register_backends=velollm_register_backends)
-
-
-def rules_plugin(rules):
-    @hookimpl
-    def velollm_suggest(context):
-        return rules(context)
-
-    return SimpleNamespace(velollm_suggest=velollm_suggest)
 
 
 def words_of(text: str) -> str:

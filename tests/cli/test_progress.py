@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from velollm_core.cli.output import Output
-from velollm_core.cli.progress import downloading, measuring
+from velollm_core.cli.progress import downloading, measuring, tuning
+from velollm_core.config import Config
 from velollm_core.experiment.runner import Progress
-from velollm_core.experiment.spec import Experiment, Phase, Workload
+from velollm_core.experiment.spec import Experiment, Phase, Trial, Workload
+from velollm_core.tune.found import TuneProgress
 
 NAME = "[bold]odd[/x]"
 
@@ -50,3 +52,51 @@ def test_a_download_is_called_what_it_is_called(terminal):
     with downloading(Output(json=False, quiet=False, verbose=0)) as show:
         show(1, 2, NAME)
     assert NAME in shown.getvalue()
+
+
+@pytest.fixture
+def stage():
+    """``stage(spent_s, ended, kept=False)`` is what a race tells after the trial ``ended``."""
+
+    def make(spent_s, ended=None, *, kept=False):
+        progress = None
+        if ended is not None:
+            arm, block = ended
+            trial = Trial(
+                key="k", arm=arm, block=block, position=0, started_at="", duration_ms=5000
+            )
+            progress = Progress(event="trial", arm=arm, block=block, trial=trial, kept=kept)
+        return TuneProgress(
+            stage="threads",
+            summary="threads that generate",
+            number=2,
+            stages=5,
+            alive=(Config({"threads": 1}),),
+            of=2,
+            best=Config({"threads": 1}),
+            spent_s=spent_s,
+            budget_s=100,
+            ratio=1.1,
+            low=1.0,
+            high=1.2,
+            progress=progress,
+        )
+
+    return make
+
+
+def test_a_tune_tells_a_line_a_trial_with_the_time_that_is_left(stage, capsys):
+    with tuning(Output(json=False, quiet=False, verbose=0), None) as show:
+        show(stage(20))
+        show(stage(20, ("threads.lead", 0), kept=True))
+        show(stage(20, ("threads.lead", 0), kept=True))
+        show(stage(20, ("threads.threads=1", 0)))
+        show(stage(30))
+        show(stage(30, ("threads.lead", 1)))
+    where = "threads (2 of 5, 1 of 2 in this block)"
+    best = "done (5.0 s); best so far threads=1 at 1.100 [1.000, 1.200]"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{where}: threads that generate",
+        f"{where}: threads=1, block 1: {best}; 1:10 left",
+        f"{where}: lead, block 2: {best}; 1:05 left",
+    ]

@@ -29,6 +29,8 @@ COMMANDS = {
     "optimize": "Propose settings for this machine and model, and apply them.",
     "plugins": "List plugins, their hooks, and what is broken.",
     "results": "List, show, export and remove what was measured.",
+    "run": "Start the server with a profile of tune.",
+    "tune": "Search for the fastest settings by measurement, and prove them.",
     "undo": "Take back what was applied last.",
 }
 """Each command's module in this package, and its line in ``--help``, which imports none of them."""

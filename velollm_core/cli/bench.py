@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from velollm_core.cli.measure_options import question_options, run_options, work_options
-from velollm_core.cli.options import global_options, option
+from velollm_core.cli.options import global_options, option, typed
 from velollm_core.cli.parameters import Percent, Seconds
 from velollm_core.cli.printing import check_target, format_option
 from velollm_core.cli.state import State
@@ -103,14 +103,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _refuse_beside_compare(ctx: click.Context) -> None:
-    typed = click.core.ParameterSource.COMMANDLINE
-    idle = [
-        parameter.opts[-1]
-        for parameter in ctx.command.params
-        if parameter.expose_value
-        and parameter.name not in {"compare", "format", "metric", "fail_if_slower", "force"}
-        and ctx.get_parameter_source(parameter.name or "") is typed
-    ]
+    allowed = {"compare", "format", "metric", "fail_if_slower", "force"}
+    idle = [parameter.opts[-1] for parameter in typed(ctx) if parameter.name not in allowed]
     if idle:
         raise UsageError(
             f"--compare measures nothing: {', '.join(idle)} would have no effect.",

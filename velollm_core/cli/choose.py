@@ -7,7 +7,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from velollm_core.backends.contract import Backend, Installation
 from velollm_core.cli.reference import resolve_model
@@ -53,6 +53,16 @@ def choose(state: State) -> Chosen:
         names = ", ".join(entry.served_name or entry.reference for entry in others)
         state.output.remark(f"it serves others too, which --model names: {names}")
     return Chosen(backend, installation, model)
+
+
+def startable(state: State, chosen: Chosen) -> Chosen | None:
+    """The same with an engine that VeloLLM can start itself; ``None`` where there is only a server
+    that runs already.
+    """
+    if chosen.installation.kind != "server":
+        return chosen
+    own = next((entry for entry in found_again(state, chosen) if entry.kind != "server"), None)
+    return None if own is None else evolve(chosen, installation=own)
 
 
 def found_again(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from velollm_core.cli.printing import print_result
 from velollm_core.cli.progress import measuring
+from velollm_core.cli.runs import find_run
 from velollm_core.cli.state import State
 from velollm_core.cli.verdicts import doubted, judge
 from velollm_core.documents import write
@@ -30,20 +32,18 @@ def measure(state: State, experiment: Experiment, resumed: str | None) -> Outcom
         UsageError: ``resumed`` names no run.
     """
     if resumed is not None:
-        resumed = state.journal.find(resumed).id
+        resumed = find_run(state, resumed, KIND).id
     hardware = detect(gpus=state.plugins.detect_gpus)
-    notes = _conditions(state, experiment, hardware)
-    surroundings = Surroundings(
-        environ={k: v for k, v in state.environ.items() if not k.startswith("VELOLLM_")},
-        available_bytes=available_bytes,
-        monitor=SystemMonitor(available_bytes),
-        hardware_fingerprint=fingerprint(hardware),
+    notes = conditions(
+        state,
+        hardware,
+        [arm for arm in experiment.arms if arm.mode == "attach"],
+        force=experiment.force,
     )
     with measuring(state.output, experiment) as show:
 
         def observe(progress: Progress) -> None:
-            if progress.trial is not None and not progress.kept:
-                state.plugins.trial_finished(progress.trial)
+            tell_of_trial(state, progress)
             show(progress)
 
         outcome = benchmark(
@@ -51,7 +51,7 @@ def measure(state: State, experiment: Experiment, resumed: str | None) -> Outcom
             hardware=hardware,
             journal=state.journal,
             clock=SystemClock(),
-            surroundings=surroundings,
+            surroundings=surroundings(state, hardware),
             summarize=one_line,
             observe=observe,
             resumed=resumed,
@@ -61,10 +61,43 @@ def measure(state: State, experiment: Experiment, resumed: str | None) -> Outcom
     return outcome
 
 
-def _conditions(state: State, experiment: Experiment, hardware: HardwareSpec) -> tuple[str, ...]:
-    attached = [arm for arm in experiment.arms if arm.mode == "attach"]
+def surroundings(state: State, hardware: HardwareSpec) -> Surroundings:
+    """What a run takes from this machine."""
+    return Surroundings(
+        environ=engine_environ(state),
+        available_bytes=available_bytes,
+        monitor=SystemMonitor(available_bytes),
+        hardware_fingerprint=fingerprint(hardware),
+    )
+
+
+def engine_environ(state: State) -> dict[str, str]:
+    """The environment that an engine is started from."""
+    return {k: v for k, v in state.environ.items() if not k.startswith("VELOLLM_")}
+
+
+def tell_of_trial(state: State, progress: Progress) -> None:
+    """Tell the plugins of a trial that has just ended."""
+    if progress.trial is not None and not progress.kept:
+        state.plugins.trial_finished(progress.trial)
+
+
+def conditions(
+    state: State, hardware: HardwareSpec, attached: Sequence[Arm], *, force: bool
+) -> tuple[str, ...]:
+    """What would spoil a measurement on this machine now, each told as a warning.
+
+    Args:
+        state: where to tell it.
+        hardware: the machine.
+        attached: what takes part and runs already.
+        force: go on nevertheless.
+
+    Raises:
+        Unsettled: there is something, and ``force`` is not set.
+    """
     found = spoilers(hardware.cpu.usable, _pids(attached))
-    if found and not experiment.force:
+    if found and not force:
         raise Unsettled(
             f"this machine is not at rest: {'; '.join(found)}.",
             "Stop that first, or measure nevertheless with --force; the result will say so.",
@@ -74,7 +107,7 @@ def _conditions(state: State, experiment: Experiment, hardware: HardwareSpec) ->
     return found
 
 
-def _pids(attached: list[Arm]) -> tuple[int, ...]:
+def _pids(attached: Iterable[Arm]) -> tuple[int, ...]:
     pids: list[int] = []
     for arm in attached:
         with arm.backend.attach(arm.installation, arm.model, arm.settings.config) as session:
@@ -82,10 +115,53 @@ def _pids(attached: list[Arm]) -> tuple[int, ...]:
     return tuple(pids)
 
 
+def deliver(
+    state: State,
+    run: str,
+    fault: UsageError | None,
+    *,
+    form: str,
+    printing: Callable[[], None],
+    writing: Iterable[Callable[[], None]],
+) -> None:
+    """Print first, then write: a full disk must not cost the table. Then say where it is kept.
+
+    Args:
+        state: where to print.
+        run: what is kept in the journal.
+        fault: why the journal does not hold it, where it does not.
+        form: in which it is printed, for messages.
+        printing: prints the result.
+        writing: each writes a file and says so.
+
+    Raises:
+        UsageError: something of it failed; everything else was done.
+    """
+    faults = [] if fault is None else [fault]
+    try:
+        printing()
+    except OSError as error:
+        faults.append(UsageError(f"standard output cannot be written: {error.strerror}."))
+    except UsageError as error:
+        faults.append(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the files must not be lost for it
+        faults.append(UsageError(f"the result cannot be printed as {form}: {error}."))
+    for write_one in writing:
+        try:
+            write_one()
+        except UsageError as error:
+            faults.append(error)
+    if fault is None:
+        state.output.remark(f"kept as run {run}; see: velollm results show {run}")
+    if faults:
+        told = dict.fromkeys(entry.message for entry in faults)
+        raise UsageError("\n".join(told), faults[0].hint)
+
+
 def report(
     state: State, outcome: Outcome, form: str, target: Path | None, limit: float | None
 ) -> None:
-    """Print first, then write, then judge: a full disk must not cost the table.
+    """Print and write the result, then judge it.
 
     Args:
         state: where to print.
@@ -95,26 +171,20 @@ def report(
         limit: the part by which a change may be slower, for ``--fail-if-slower``.
     """
     result = outcome.result
-    faults = [] if outcome.fault is None else [outcome.fault]
-    try:
-        print_result(state, result, form)
-    except OSError as error:
-        faults.append(UsageError(f"standard output cannot be written: {error.strerror}."))
-    except UsageError as error:
-        faults.append(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the file must not be lost for it
-        faults.append(UsageError(f"the result cannot be printed as {form}: {error}."))
-    if target is not None:
-        try:
+
+    def save() -> None:
+        if target is not None:
             write(target, KIND, MAJOR, result)
             state.output.remark(f"written to {target}")
-        except UsageError as error:
-            faults.append(error)
-    if outcome.fault is None:
-        state.output.remark(f"kept as run {result.run}; see: velollm results show {result.run}")
-    if faults:
-        told = dict.fromkeys(fault.message for fault in faults)
-        raise UsageError("\n".join(told), faults[0].hint)
+
+    deliver(
+        state,
+        result.run,
+        outcome.fault,
+        form=form,
+        printing=lambda: print_result(state, result, form),
+        writing=(save,),
+    )
     _judge(outcome, limit)
 
 

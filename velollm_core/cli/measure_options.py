@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -12,16 +12,21 @@ from velollm_core.cli.parameters import Concurrency, Percent, Seconds
 from velollm_core.experiment.measures import METRICS
 from velollm_core.statistics import MARGIN
 
+WORKLOADS = ("short", "medium", "code")
+"""What is sent where nothing else is asked for."""
 
-def work_options(*, launches: str, concurrency: str) -> Callable[[F], F]:
-    """What is sent, and how often; both arguments say what holds where an option is not given."""
+
+def work_options(
+    *, launches: str, concurrency: str, workloads: Sequence[str] = WORKLOADS
+) -> Callable[[F], F]:
+    """What is sent, and how often; the arguments say what holds where an option is not given."""
     return _together(
         option(
             "--workload",
             multiple=True,
             metavar="NAME",
             help="short, medium, code, rewrite, summarize, chat, or a plugin's; may be repeated or "
-            "hold commas.  [default: short, medium, code]",
+            f"hold commas.  [default: {', '.join(workloads)}]",
         ),
         option(
             "--prompts",
@@ -71,14 +76,46 @@ def question_options(asker: str) -> Callable[[F], F]:
             type=click.Choice(METRICS),
             help=f"What {asker} decides by.  [default: output_tok_s]",
         ),
-        option(
-            "--margin",
-            type=Percent(),
-            metavar="PERCENT",
-            help=f"With {asker}: a difference that does not matter to you.  "
-            f"[default: {MARGIN:.0%}]",
-        ),
+        margin_option(f"With {asker}: a"),
     )
+
+
+def margin_option(begin: str) -> Callable[[F], F]:
+    """``--margin``; ``begin`` is how its help begins."""
+    return option(
+        "--margin",
+        type=Percent(),
+        metavar="PERCENT",
+        help=f"{begin} difference that does not matter to you.  [default: {MARGIN:.0%}]",
+    )
+
+
+def requirement_options(function: F) -> F:
+    """What may not be given up for speed."""
+    return _together(
+        option(
+            "--context",
+            type=click.IntRange(1, 2**28),
+            metavar="TOKENS",
+            help="What one request must be able to hold, however much speed that costs.  "
+            "[default: as much as now]",
+        ),
+        option(
+            "--parallel",
+            type=click.IntRange(1, 1024),
+            metavar="N",
+            help="How many requests must be answered at once.  [default: as many as now]",
+        ),
+    )(function)
+
+
+launch_timeout_option = option(
+    "--launch-timeout",
+    type=Seconds(1, 86400),
+    default=180.0,
+    metavar="SECONDS",
+    help="Longest wait for the server to be ready.",
+)
 
 
 def run_options(function: F) -> F:
@@ -94,13 +131,7 @@ def run_options(function: F) -> F:
             is_flag=True,
             help="Measure although something else is at work on this machine.",
         ),
-        option(
-            "--launch-timeout",
-            type=Seconds(1, 86400),
-            default=180.0,
-            metavar="SECONDS",
-            help="Longest wait for the server to be ready.",
-        ),
+        launch_timeout_option,
         option(
             "--request-timeout",
             type=Seconds(0.1, 86400),

@@ -9,8 +9,13 @@ import click
 from attrs import evolve
 
 from velollm_core.backends.advice import Goal, Requirements
-from velollm_core.cli.measure_options import question_options, run_options, work_options
-from velollm_core.cli.options import global_options, option
+from velollm_core.cli.measure_options import (
+    question_options,
+    requirement_options,
+    run_options,
+    work_options,
+)
+from velollm_core.cli.options import global_options, option, typed
 from velollm_core.cli.printing import check_target
 from velollm_core.cli.state import State
 from velollm_core.errors import UsageError, VeloError
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from velollm_core.config import Config
     from velollm_core.optimize.outcome import File, Verification
     from velollm_core.optimize.spec import Plan
+    from velollm_core.tune.spec import Profile
 
 _SCRIPT = "sh"
 _SOURCED = frozenset({"sh", "fish", "powershell"})
@@ -52,6 +58,9 @@ _MEASURING = frozenset(
 )
 """Options that say how ``--verify`` goes about it."""
 
+_ADVISING = frozenset({"goal", "context", "parallel", "experimental"})
+"""Options that say what the rules are to go by."""
+
 
 @click.command(
     name="optimize",
@@ -63,18 +72,12 @@ _MEASURING = frozenset(
     default=Goal.BALANCED.value,
     help="What you want more of.",
 )
+@requirement_options
 @option(
-    "--context",
-    type=click.IntRange(1, 2**28),
-    metavar="TOKENS",
-    help="What one request must be able to hold, however much speed that costs.  "
-    "[default: as much as now]",
-)
-@option(
-    "--parallel",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="How many requests must be answered at once.  [default: as many as now]",
+    "--profile",
+    metavar="NAME",
+    help="Propose what this profile of 'velollm tune' sets, and nothing else; its name, or its "
+    "path as .json.",
 )
 @option(
     "--experimental",
@@ -125,26 +128,33 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     What --apply has written is taken back by 'velollm undo'.
     """
     from velollm_core.cli.choose import choose
+    from velollm_core.cli.profiles import choose_for, load
 
     state = ctx.ensure_object(State)
     form = "json" if state.json else options["format"]
     _check(ctx, options, form)
-    ctx.exit(_optimize(state, _experimental(state, choose(state), options), options, form))
+    if options["profile"] is None:
+        profile, chosen = None, _experimental(state, choose(state), options)
+    else:
+        profile = load(state, options["profile"])
+        chosen = choose_for(state, profile)
+    ctx.exit(_optimize(state, chosen, profile, options, form))
 
 
 def _check(ctx: click.Context, options: dict[str, Any], form: str) -> None:
     """What can be refused before an engine is looked for."""
     check_target(options["output"], "To print the settings use --form.")
-    typed = click.core.ParameterSource.COMMANDLINE
-    given = [
-        parameter
-        for parameter in ctx.command.params
-        if ctx.get_parameter_source(parameter.name or "") is typed
-    ]
+    given = typed(ctx)
     idle = [parameter.opts[-1] for parameter in given if parameter.name in _MEASURING]
     if idle and not options["verify"]:
         raise UsageError(
             f"{', '.join(idle)} would have no effect: nothing is measured.", "Add --verify."
+        )
+    idle = [parameter.opts[-1] for parameter in given if parameter.name in _ADVISING]
+    if idle and options["profile"] is not None:
+        raise UsageError(
+            f"{', '.join(idle)} would have no effect: the profile says what to set.",
+            "Leave it out, or leave out --profile.",
         )
     if options["target"] is not None and not options["apply"]:
         raise UsageError("--target is about --apply.", "Add --apply, or leave --target out.")
@@ -178,9 +188,15 @@ def _experimental(state: State, chosen: Chosen, options: Mapping[str, Any]) -> C
     return evolve(chosen, installation=next(same, chosen.installation))
 
 
-def _optimize(state: State, chosen: Chosen, options: Mapping[str, Any], form: str) -> int:
+def _optimize(
+    state: State,
+    chosen: Chosen,
+    profile: Profile | None,
+    options: Mapping[str, Any],
+    form: str,
+) -> int:
     """Advise, show, measure, write; what can fail without measuring fails before. The exit code."""
-    plan = _advise(state, chosen, options)
+    plan = _advise(state, chosen, profile, options)
     if options["form"] is not None and options["output"] is None:
         form = "settings"
         if plan.obstacle is not None:
@@ -212,11 +228,15 @@ def _optimize(state: State, chosen: Chosen, options: Mapping[str, Any], form: st
     return 1 if plan.obstacle is not None or (left_to_root and not options["dry_run"]) else 0
 
 
-def _advise(state: State, chosen: Chosen, options: Mapping[str, Any]) -> Plan:
+def _advise(
+    state: State, chosen: Chosen, profile: Profile | None, options: Mapping[str, Any]
+) -> Plan:
+    from velollm_core.cli.profiles import suggested
     from velollm_core.hardware.detect import detect
     from velollm_core.optimize.gather import advise
 
     broken_before = len(state.plugins.broken)
+    needs = Requirements(context_tokens=options["context"], parallel=options["parallel"])
     plan = advise(
         chosen.backend,
         chosen.installation,
@@ -224,9 +244,10 @@ def _advise(state: State, chosen: Chosen, options: Mapping[str, Any]) -> Plan:
         hardware=detect(gpus=state.plugins.detect_gpus),
         environ=state.environ,
         goal=Goal(options["goal"]),
-        requirements=Requirements(context_tokens=options["context"], parallel=options["parallel"]),
+        requirements=needs if profile is None else profile.requirements,
         experimental=options["experimental"],
         plugins=state.plugins,
+        instead=None if profile is None else (suggested(state, chosen, profile),),
     )
     for entry in state.plugins.broken[broken_before:]:
         state.output.warn(f"{entry}; going on without it.")

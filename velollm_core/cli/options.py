@@ -110,3 +110,13 @@ def global_options(function: F) -> F:
     for decorator in reversed(_GLOBAL_OPTIONS):
         function = decorator(function)
     return function
+
+
+def typed(ctx: click.Context) -> tuple[click.Parameter, ...]:
+    """The options of the command itself that stand on its command line."""
+    return tuple(
+        parameter
+        for parameter in ctx.command.params
+        if parameter.expose_value
+        and ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+    )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import click
+
+_NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?", re.ASCII)
+_LONGEST_S = 7 * 86400
 
 
 class Concurrency(click.ParamType[tuple[int, ...]]):
@@ -40,6 +45,26 @@ class Seconds(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
         return number
+
+
+class Duration(click.ParamType[float]):
+    """``90s``, ``10m`` or ``1h30m``, in seconds. A bare number would leave open which it is."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = _DURATION.fullmatch(str(value).strip().lower())
+        seconds = 0.0
+        if found is not None:
+            parts = zip(found.groups(), (3600, 60, 1), strict=True)
+            seconds = sum(float(text) * unit for text, unit in parts if text)
+        if not 0 < seconds <= _LONGEST_S:
+            self.fail(f"{value!r} is not of the form 90s, 10m or 1h30m (up to a week).", param, ctx)
+        return seconds
 
 
 class Percent(click.ParamType[float]):

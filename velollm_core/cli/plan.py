@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from velollm_core.cli.choose import Chosen, parse_sets
+from velollm_core.cli.measure_options import WORKLOADS
 from velollm_core.cli.state import State
 from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, inactive, show
 from velollm_core.errors import UsageError
@@ -16,9 +17,10 @@ from velollm_core.optimize.spec import ORIGIN
 from velollm_core.statistics import LEAST_PAIRS, MARGIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from velollm_core.backends.contract import Backend
+    from velollm_core.config import Knob
 
 LAUNCHES = 3
 PAIRS = 12
@@ -63,8 +65,8 @@ def duel(state: State, chosen: Chosen, proposed: Config, options: Mapping[str, A
         UsageError: a knob cannot be changed on the server that is attached to.
     """
     current = chosen.backend.current(chosen.installation, chosen.model, state.environ)
-    _tell_left_out(state, current)
-    other = _over(current, proposed, ORIGIN)
+    tell_left_out(state, current)
+    other = over(current, proposed, ORIGIN)
     if chosen.installation.kind == "server":
         current, other = _live(chosen, current, other, ORIGIN)
     return _duel(state, (_arm(chosen, _CURRENT, current), _arm(chosen, "proposed", other)), options)
@@ -88,7 +90,7 @@ def _experiment(
 ) -> Experiment:
     return Experiment(
         arms=arms,
-        phases=_phases(state, options),
+        phases=phases(state, options),
         blocks=blocks,
         seed=options["seed"],
         unit="block" if arms[0].mode == "attach" else "launch",
@@ -147,11 +149,12 @@ def _settings(
             if origin != ENGINE_DEFAULT
         )
         settings = evolve(settings, left_out=settings.left_out + removed + current.left_out)
-    _tell_left_out(state, settings)
-    return _over(settings, parse_sets(options["set"], chosen, _SET), _SET)
+    tell_left_out(state, settings)
+    return over(settings, parse_sets(options["set"], chosen, _SET), _SET)
 
 
-def _tell_left_out(state: State, settings: Settings) -> None:
+def tell_left_out(state: State, settings: Settings) -> None:
+    """Say what of the user's own the engine does not get, and why."""
     for entry in settings.left_out:
         state.output.remark(f"not passed on: {entry.name} ({entry.origin}): {entry.reason}")
 
@@ -160,7 +163,8 @@ def _own_server(backend: Backend) -> str:
     return f"Let VeloLLM start the server: {backend.startable}"
 
 
-def _over(settings: Settings, changed: Config, origin: str) -> Settings:
+def over(settings: Settings, changed: Config, origin: str) -> Settings:
+    """``settings`` with ``changed`` laid over them, whose values come from ``origin``."""
     return evolve(
         settings,
         config=settings.config | changed,
@@ -182,9 +186,9 @@ def _second(
                 f"Add --baseline to hold them against the engine's defaults, or name a change: "
                 f"--ab KNOB=VALUE. To see the noise of this machine: --ab {_SAME}",
             )
-        return _CURRENT, _over(current, parse_sets(options["set"], chosen, _SET), _SET)
+        return _CURRENT, over(current, parse_sets(options["set"], chosen, _SET), _SET)
     changed = parse_sets((words,), chosen, _AB)
-    other = _over(settings, changed, _AB)
+    other = over(settings, changed, _AB)
     for problem in chosen.backend.check(chosen.installation, chosen.model, other.config):
         raise UsageError(f"--ab: {problem.message}", "")
     return "changed", other
@@ -220,12 +224,7 @@ def _live(
     """
     knobs = chosen.backend.knobs(chosen.installation, chosen.model)
     moved = [name for name, origin in other.origins.items() if origin == changed]
-    fixed = [knob.name for knob in knobs if knob.change == "restart" and knob.name in moved]
-    if fixed:
-        raise UsageError(
-            f"{', '.join(fixed)} cannot be changed on a server that runs already.",
-            _own_server(chosen.backend),
-        )
+    refuse_restarts(chosen.backend, knobs, moved)
     unknown = [name for name in moved if name not in settings.config]
     if unknown:
         raise UsageError(
@@ -237,7 +236,33 @@ def _live(
     return evolve(before, config=before.config | now), _only(other, {changed, _SET})
 
 
-def _phases(state: State, options: Mapping[str, Any]) -> tuple[Phase, ...]:
+def refuse_restarts(backend: Backend, knobs: Sequence[Knob], moved: Collection[str]) -> None:
+    """Make sure that a running server can be told each of ``moved``.
+
+    Raises:
+        UsageError: a knob takes effect only at its start.
+    """
+    fixed = [knob.name for knob in knobs if knob.change == "restart" and knob.name in moved]
+    if fixed:
+        raise UsageError(
+            f"{', '.join(fixed)} cannot be changed on a server that runs already.",
+            _own_server(backend),
+        )
+
+
+def phases(
+    state: State, options: Mapping[str, Any], workloads: Sequence[str] = WORKLOADS
+) -> tuple[Phase, ...]:
+    """What a trial sends.
+
+    Args:
+        state: whose plugins bring workloads.
+        options: those of ``work_options``.
+        workloads: what is sent where the user names nothing.
+
+    Raises:
+        UsageError: there is no such workload, or the file of prompts cannot be read.
+    """
     return tuple(
         Phase(
             workload=workload,
@@ -247,12 +272,14 @@ def _phases(state: State, options: Mapping[str, Any]) -> tuple[Phase, ...]:
             max_tokens=options["max_tokens"],
             duration_s=options.get("duration"),
         )
-        for workload in _workloads(state, options)
+        for workload in _workloads(state, options, workloads)
         for concurrency in options["concurrency"] or (1,)
     )
 
 
-def _workloads(state: State, options: Mapping[str, Any]) -> tuple[Workload, ...]:
+def _workloads(
+    state: State, options: Mapping[str, Any], usual: Sequence[str]
+) -> tuple[Workload, ...]:
     from velollm_core.experiment.workloads.prompt_file import from_file
 
     names = [name.strip() for words in options["workload"] for name in words.split(",")]
@@ -265,4 +292,4 @@ def _workloads(state: State, options: Mapping[str, Any]) -> tuple[Workload, ...]
         if name not in known:
             raise UsageError(f"there is no workload {name!r}.", f"There are: {', '.join(known)}.")
     # One workload twice would be two phases that no row of the report could tell apart.
-    return tuple(known[name] for name in dict.fromkeys(names or ("short", "medium", "code")))
+    return tuple(known[name] for name in dict.fromkeys(names or usual))

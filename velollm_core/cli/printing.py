@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from velollm_core.experiment.apart import ApartResult
     from velollm_core.experiment.spec import BenchmarkResult
+    from velollm_core.tune.spec import TuneResult
 
 T = TypeVar("T")
 
 FORMATS = ("table", "json", "csv", "markdown", "html")
+TUNE_FORMATS = ("table", "json", "markdown", "html")
 
 format_option = option(
     "--format", type=click.Choice(FORMATS), default="table", help="What to print."
@@ -87,6 +89,64 @@ def print_comparison(state: State, result: BenchmarkResult, form: str) -> None:
             "table": terminal.comparison_to_terminal,
         },
     )
+
+
+def print_tune(state: State, result: TuneResult, form: str, profile: str | None = None) -> None:
+    """Print a tune in one of :data:`TUNE_FORMATS`.
+
+    Args:
+        state: where to print.
+        result: a tune.
+        form: how.
+        profile: what its profile is called; as it was kept, if not told.
+
+    Raises:
+        UsageError: ``form`` is none of them.
+    """
+    from velollm_core.cli.profiles import kept_as
+    from velollm_core.report import tune
+    from velollm_core.report.html.tune import to_html
+    from velollm_core.report.tune_wording import A_NAME
+
+    if form not in TUNE_FORMATS:
+        raise UsageError(
+            f"a tune is not printed as {form}.", f"It takes: {', '.join(TUNE_FORMATS)}."
+        )
+    name = profile or kept_as(state, result.run) or A_NAME
+    _print(
+        state,
+        result,
+        form,
+        {
+            "json": lambda value: dumps("tune", 1, value),
+            "markdown": lambda value: tune.to_markdown(value, name),
+            "html": lambda value: to_html(value, name),
+            "table": lambda value: tune.to_terminal(value, name),
+        },
+    )
+
+
+def write_tune(state: State, path: Path, result: TuneResult, profile: str | None = None) -> None:
+    """Write a tune as its document, or as the page or the Markdown that the end of ``path`` says;
+    the other arguments are those of :func:`print_tune`.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    from velollm_core.cli.profiles import kept_as
+    from velollm_core.documents import write_text
+    from velollm_core.report import tune
+    from velollm_core.report.html.tune import to_html
+    from velollm_core.report.tune_wording import A_NAME
+
+    name = profile or kept_as(state, result.run) or A_NAME
+    ending = path.suffix.lower()
+    if ending in {".html", ".htm"}:
+        write_text(path, to_html(result, name))
+    elif ending == ".md":
+        write_text(path, tune.to_markdown(result, name))
+    else:
+        write_text(path, dumps("tune", 1, result))
 
 
 def print_apart(state: State, result: ApartResult, form: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from velollm_core.cli.options import global_options, option
-from velollm_core.cli.printing import check_target, format_option, print_result
+from velollm_core.cli.printing import check_target, format_option, print_result, print_tune
+from velollm_core.cli.runs import find_run
 from velollm_core.cli.state import State
 
 if TYPE_CHECKING:
@@ -45,8 +46,16 @@ def list_runs(state: State) -> None:
 @global_options
 @click.pass_obj
 def show(state: State, /, run: str, **options: str) -> None:
-    """Show one run as bench did."""
-    print_result(state, load_run(state, run), "json" if state.json else options["format"])
+    """Show one run as bench, or tune, did."""
+    from velollm_core.tune.keep import stored
+    from velollm_core.tune.spec import KIND
+
+    form = "json" if state.json else options["format"]
+    info = state.journal.find(run)
+    if info.kind == KIND:
+        print_tune(state, stored(info), form)
+    else:
+        print_result(state, load_run(state, info.id), form)
 
 
 @command.command(name="export", epilog="Example: velollm results export last -o before.json")
@@ -62,12 +71,18 @@ def show(state: State, /, run: str, **options: str) -> None:
 @global_options
 @click.pass_obj
 def export(state: State, run: str, output: Path) -> None:
-    """Write one run as velollm.benchmark/1 JSON."""
+    """Write one run as velollm.benchmark/1 JSON, or a tune as velollm.tune/1."""
     from velollm_core.documents import write
-    from velollm_core.experiment.benchmark import KIND, MAJOR
+    from velollm_core.experiment import benchmark
+    from velollm_core.tune import spec as tune
+    from velollm_core.tune.keep import stored
 
     check_target(output)
-    write(output, KIND, MAJOR, load_run(state, run))
+    info = state.journal.find(run)
+    if info.kind == tune.KIND:
+        write(output, tune.KIND, tune.MAJOR, stored(info))
+    else:
+        write(output, benchmark.KIND, benchmark.MAJOR, load_run(state, info.id))
     state.output.remark(f"written to {output}")
 
 
@@ -87,16 +102,15 @@ def remove(state: State, run: str, yes: bool) -> None:
 
 
 def load_run(state: State, run: str) -> BenchmarkResult:
-    """What the journal holds of ``run``: an identifier, its beginning, or ``last``.
+    """The benchmark that the journal holds as ``run``: an identifier, its beginning, or ``last``.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or it is none.
     """
-    from velollm_core.experiment.benchmark import stored
+    from velollm_core.experiment.benchmark import KIND, stored
 
-    journal = state.journal
-    info = journal.find(run)
-    return stored(info, journal.trials(info.id))
+    info = find_run(state, run, KIND)
+    return stored(info, state.journal.trials(info.id))
 
 
 def _state(run: RunInfo) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from velollm_core.backends.advice import Goal
-from velollm_core.cli.choose import EXPERIMENTAL, Chosen, found_again
+from velollm_core.cli.choose import EXPERIMENTAL, Chosen, startable
 from velollm_core.cli.measure import measure, refuse_unmeasured
 from velollm_core.cli.plan import duel
 from velollm_core.cli.printing import print_comparison
@@ -72,15 +72,15 @@ def _restartable(state: State, chosen: Chosen, plan: Plan, *, force: bool) -> Ch
     fixed = [m.knob for p in plan.proposals for m in p.moves if m.change == "restart"]
     if chosen.installation.kind != "server" or not fixed:
         return chosen
-    own = next((e for e in found_again(state, chosen) if e.kind != "server"), None)
+    own = startable(state, chosen)
     if own is None:
         return chosen
     _tell_of_memory(state, chosen, force=force)
     state.output.remark(
         f"{', '.join(fixed)} cannot be changed on a server that runs: both are measured on one "
-        f"that VeloLLM starts beside it ({own.location})."
+        f"that VeloLLM starts beside it ({own.installation.location})."
     )
-    return evolve(chosen, installation=own)
+    return own
 
 
 def _tell_of_memory(state: State, chosen: Chosen, *, force: bool) -> None:
