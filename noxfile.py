@@ -21,6 +21,12 @@ LONG = {
     "native": "benchmarks/native.py",
     "openai": "benchmarks/openai_rate.py",
     "vllm": "benchmarks/vllm_cpu.py",
+    "tune-simulated": "benchmarks/tune_simulated.py",
+    "tune-inert": "benchmarks/tune_inert.py",
+    "tune-grid": "benchmarks/tune_grid.py",
+    "tune-replay": "benchmarks/tune_replay.py",
+    "tune-real": "benchmarks/tune_real.py",
+    "tune-kills": "benchmarks/tune_kills.py",
 }
 """Checks that CI has no time for; each writes its result to benchmarks/results/."""
 
@@ -67,7 +73,7 @@ def long(session: nox.Session) -> None:
     names = [word for word in session.posargs if not word.startswith("-")]
     if not names or set(names) - set(LONG):
         session.error(f"name one of: {', '.join(LONG)}")
-    install(session, "test")
+    install(session, "test", "benchmarks")
     for name in names:
         target = ROOT / "benchmarks" / "results" / f"{name}.json"
         session.run("python", LONG[name], "-o", str(target))

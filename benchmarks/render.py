@@ -49,6 +49,28 @@ llama.cpp says that it allocates: the demo model, Gemma and three small models w
 everything in main memory. llama.cpp logs each buffer in MiB with two decimals, and exactly of how
 many cells, layers and streams a cache is made; equal means that these are the same and that the
 planned bytes, rounded in the same way, are what it says. The compute buffers include the logits."""
+TUNE_SIMULATED = """Whole tunes on planted engines. Eight knobs that do nothing, on machines with
+3 % noise (half of them with heavy tails) and 6 % drift: every claim is false. One value of one knob
+that is 10 % faster: is it found? And spaces in which knobs interact, the best lies between the
+ends, a part crashes and the machine drifts by 10 %: how far from the best is the answer?"""
+TUNE_INERT = """Ten tunes of real llama.cpp over knobs that it never hears of. The noise is the
+machine's own, and every gain that is claimed is false."""
+TUNE_GRID = """192 configurations of llama.cpp, three launches each, on the demo model and Gemma: 8
+clients at once, prompts of some thirty words and answers of 16 tokens. It is what the next section
+is played on."""
+TUNE_REPLAY = """The grid of the section above, played back as an engine. `velollm tune` searches it
+as it would any, with 60 and with 120 launches, from llama-server's own settings and from drawn
+ones; random search and Optuna's TPE sampler get as many launches as its search took, or, without
+proof, as the whole tune took. Regret is how much faster the best of the grid is than what was
+chosen. Of each peer the mean regret stands there, and with 95 % confidence by how much it is above
+that of the search."""
+TUNE_REAL = """`velollm tune` on the demo model: eight clients' total throughput against
+llama-server's own settings, where each request must be able to hold 2,048 tokens and four must run
+at once; the prompt's speed where long texts are summarized; and a choice of which the engine's own
+is the best, which has to end with "keep what you have"."""
+TUNE_KILLS = """Tunes that are killed (SIGKILL) at random moments and resumed. On a planted engine
+each must decide as an undisturbed one does, down to the figures; on real llama.cpp no process may
+be left, no ended trial be measured again, and the journal must be sound."""
 SECTIONS = {
     "aa": ("The verdict", AA),
     "instrument": ("The instrument", INSTRUMENT),
@@ -63,6 +85,12 @@ SECTIONS = {
     "native": ("Two engines, one behaviour", NATIVE),
     "openai": ("Two protocols, one server", OPENAI),
     "vllm": ("vLLM on the CPU", VLLM),
+    "tune-simulated": ("Tuning: false gains, true gains", TUNE_SIMULATED),
+    "tune-inert": ("Tuning: nothing to be gained", TUNE_INERT),
+    "tune-grid": ("Tuning: a grid of real speeds", TUNE_GRID),
+    "tune-replay": ("Tuning: the search against random search and TPE", TUNE_REPLAY),
+    "tune-real": ("Tuning: this machine", TUNE_REAL),
+    "tune-kills": ("Tuning: killed and resumed", TUNE_KILLS),
 }
 
 
