@@ -22,8 +22,8 @@ REFERENCE = Path(__file__).parent / "reference"
 ENVIRONMENT = {
     "VELOLLM_CACHE_DIR": "Folder of fetched models, instead of the platform's cache folder.",
     "VELOLLM_CONFIG_DIR": "Folder of `config.toml`, instead of the platform's own.",
-    "VELOLLM_DATA_DIR": "Folder of the journal and of what `undo` takes back, instead of the "
-    "platform's data folder.",
+    "VELOLLM_DATA_DIR": "Folder of the journal, of profiles, and of what `undo` takes back, "
+    "instead of the platform's data folder.",
     "VELOLLM_DISABLE_PLUGINS": "Names of plugins, separated by commas, that are not loaded.",
     "VELOLLM_PLUGINS": "Names of plugins, separated by commas: only these, beside the core's own.",
     "VELOLLM_TRACEBACK": "Any value: an unexpected error shows where it arose.",
