@@ -196,7 +196,7 @@ class Course:
         while queue and (count := self._room(kept_s)):
             again = self.bench.block(self.stage, queue[:count])
             queue = [*again, *queue[count:]]
-        self._end_stage([whole for whole in queue if whole not in self.stage.wholes])
+        self._end_stage([w for w in queue if w not in self.stage.wholes and not evidence.of(w)])
 
     def _combine(self) -> None:
         """What the model draws, block after block."""
