@@ -80,7 +80,7 @@ def test_a_tune_that_was_stopped_tells_how_to_go_on(tuned):
 
 
 def test_candidates_are_told_with_their_fate_and_the_untried_together(tuned):
-    lines = dict(tried_lines(tuned().stages[-1]))
+    lines = dict(tried_lines(evolve(tuned().stages[-1], incumbent=Config({"threads": 1}))))
     assert lines["ubatch=256"].startswith("leads, 1.020 [0.995, 1.045] over 6 blocks: ")
     assert lines["ubatch=2048"] == "failed (out of memory): cannot allocate 9 GiB"
     assert lines["ubatch=1024, threads as before"].startswith("undecided, 1.001 over 1 block: ")

@@ -26,7 +26,7 @@ from velollm_core.backends.contract import (
     Session,
 )
 from velollm_core.backends.processes import Place
-from velollm_core.config import Choices, Config, Knob, Range, Role, Settings
+from velollm_core.config import ENGINE_DEFAULT, Choices, Config, Knob, Range, Role, Settings
 from velollm_core.errors import FailureKind, LaunchError, NeedsRestart, RequestError
 from velollm_core.experiment.monitor import Observed, Watch
 from velollm_core.models.spec import Model
@@ -50,6 +50,7 @@ KNOBS = (
         change="per_request",
     ),
 )
+DEFAULTS = Config({"threads": 4, "cache": True})
 
 
 @frozen(kw_only=True)
@@ -64,7 +65,7 @@ class Script:
     number to one; ``crashes`` says of a configuration how its launch fails. ``ignores`` names knobs
     that the fake takes without effect. ``on_request`` is called before each answer.
 
-    ``knobs`` are what can be set, ``defaults`` what holds where nothing is, ``current`` what the
+    ``knobs`` are what can be set, ``defaults`` what each is where nothing is, ``current`` what the
     user has set. ``memory_bytes`` gives the memory of a configuration in place of
     ``footprint_bytes``. Where it is ``repeatable``, noise depends on the configuration and on the
     prompts alone, so that a launch comes out the same in another process.
@@ -73,7 +74,7 @@ class Script:
     token_ms: Callable[[Config], float] = lambda _: 8.0
     prompt_ms: float = 20.0
     knobs: tuple[Knob, ...] = KNOBS
-    defaults: Config = Config()
+    defaults: Config = DEFAULTS
     current: Config = Config()
     memory_bytes: Callable[[Config], int] | None = None
     crashes: Callable[[Config], FailureKind | None] = lambda _: None
@@ -213,7 +214,10 @@ class FakeBackend(Backend):
     ) -> Settings:
         """The defaults, and over them what is planted."""
         del installation, model, environ
-        return Settings(config=self.script.defaults | self.script.current)
+        script = self.script
+        config = script.defaults | script.current
+        origins = dict.fromkeys(config, ENGINE_DEFAULT) | dict.fromkeys(script.current, "planted")
+        return Settings(config=config, origins=origins)
 
     def footprint(
         self, installation: Installation, model: Model, config: Config
