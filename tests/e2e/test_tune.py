@@ -87,13 +87,13 @@ def one_thread(data: Path) -> Profile:
 
 
 def test_from_too_many_threads_to_an_answer_and_a_profile_of_it(velollm, data, tmp_path):
-    done = velollm(*ENGINE, *TUNE, "--budget", "150s", "--json", "-o", "x.html", env=POOR,
+    done = velollm(*ENGINE, *TUNE, "--budget", "120s", "--json", "-o", "x.html", env=POOR,
                    timeout=290)  # fmt: skip
     assert done.returncode in {0, 4}, done.stderr
     result = told(done.stdout)
     assert result.complete
     assert result.current["threads"] == int(POOR["LLAMA_ARG_THREADS"])
-    assert result.spent_s <= 150 * 1.1
+    assert result.spent_s <= 120 * 1.1
     assert set(result.changes) <= {"threads"}
     assert "best so far" in done.stderr
     assert (tmp_path / "x.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
@@ -110,7 +110,7 @@ def test_from_too_many_threads_to_an_answer_and_a_profile_of_it(velollm, data, t
 
 
 def test_ctrl_c_and_resume_measure_no_trial_twice(start, velollm, data):
-    running = start(*ENGINE, *TUNE, "--budget", "120s", "--json", env=POOR)
+    running = start(*ENGINE, *TUNE, "--budget", "75s", "--json")
     running.server_after(running.server_after(running.server()))
     running.process.send_signal(signal.SIGINT)
     code, out, err = running.end()
@@ -122,8 +122,9 @@ def test_ctrl_c_and_resume_measure_no_trial_twice(start, velollm, data):
     before = trials(data, stopped.run)
     ended = {key: value for key, value in before.items() if value[1] != "interrupted"}
     assert ended
-    done = velollm(*ENGINE, *TUNE, "--budget", "120s", "--json", "--resume", stopped.run, env=POOR,
-                   timeout=250)  # fmt: skip
+    done = velollm(
+        *ENGINE, *TUNE, "--budget", "75s", "--json", "--resume", stopped.run, timeout=250
+    )
     assert done.returncode in {0, 4}, done.stderr
     after = trials(data, stopped.run)
     assert {key: after[key] for key in ended} == ended
@@ -193,9 +194,8 @@ def test_a_profile_with_something_else_in_it_reaches_no_engine(velollm, data, on
 
 def test_a_profile_is_measured_against_what_is_run_now(velollm, data, one_thread):
     check = ("tune", "--check", "one", "--force", "--launches", "6", "--budget", "120s", "--json")
-    done = velollm(*ENGINE, *check, env=POOR, timeout=250)
+    done = velollm(*ENGINE, *check, timeout=250)
     assert done.returncode in {0, 1, 4}, done.stderr
-    assert "it was measured on another machine" in done.stderr
     result = told(done.stdout)
     assert result.task.proposed == Config({"threads": 1})
     assert result.answers[0].baseline == "current"
