@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from velollm_core.errors import UsageError
 
@@ -207,6 +207,12 @@ class Settings:
     extra_env: Mapping[str, str] = field(factory=dict)
     origins: Mapping[str, str] = field(factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+
+
+def differ(one: Settings, other: Settings) -> bool:
+    """Whether two settings run differently, wherever their values come from."""
+    plain = [evolve(settings, origins={}, left_out=()) for settings in (one, other)]
+    return plain[0] != plain[1]
 
 
 @frozen(kw_only=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,3 +173,24 @@ def rules_plugin(rules):
         return rules(context)
 
     return SimpleNamespace(velollm_suggest=velollm_suggest)
+
+
+@pytest.fixture
+def help_of():
+    """``help_of(command, names)``: its help, and which of the modules it takes to print it."""
+
+    def run(command, names):
+        code = (
+            "import json, sys\n"
+            "from click.testing import CliRunner\n"
+            "from velollm_core.cli.app import cli\n"
+            f"text = CliRunner().invoke(cli, [{command!r}, '--help']).output\n"
+            "print(json.dumps([text, sorted(sys.modules)]))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        )
+        text, modules = json.loads(done.stdout)
+        return text, names & set(modules)
+
+    return run

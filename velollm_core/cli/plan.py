@@ -9,7 +9,7 @@ from attrs import evolve
 from velollm_core.cli.choose import Chosen, parse_sets
 from velollm_core.cli.measure_options import WORKLOADS
 from velollm_core.cli.state import State
-from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, inactive, show
+from velollm_core.config import ENGINE_DEFAULT, Config, LeftOut, Settings, differ, inactive, show
 from velollm_core.errors import UsageError
 from velollm_core.experiment.measures import METRICS
 from velollm_core.experiment.spec import Arm, Experiment, Phase, Question, Workload
@@ -112,7 +112,7 @@ def _arms(state: State, chosen: Chosen, options: Mapping[str, Any]) -> tuple[Arm
     _warn_of_idle(state, chosen, other)
     if attached:
         settings, other = _live(chosen, settings, other, _AB)
-    if evolve(settings, origins={}, left_out=()) == evolve(other, origins={}, left_out=()):
+    if not differ(settings, other):
         state.output.remark(
             "both arms are the same: this run shows the noise of this machine (A/A)."
         )

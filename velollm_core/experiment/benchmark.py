@@ -14,7 +14,7 @@ from velollm_core.documents import from_plain, to_plain
 from velollm_core.errors import UsageError
 from velollm_core.experiment.clock import Clock
 from velollm_core.experiment.comparison import comparisons
-from velollm_core.experiment.journal import Journal, RunInfo, RunJournal, resume
+from velollm_core.experiment.journal import Journal, RunInfo, begin, resume
 from velollm_core.experiment.records import anonymous_hardware, arm_record, workload_record
 from velollm_core.experiment.runner import Observe, Surroundings, run
 from velollm_core.experiment.spec import RUNNER_VERSION, BenchmarkResult, Experiment, Trial
@@ -79,7 +79,7 @@ def benchmark(
         notes=notes,
     )
     if resumed is None:
-        side = _enter(journal, blank)
+        side = begin(journal, blank.run, created_at=blank.created_at, kind=KIND, head=_head(blank))
     else:
         before = stored(journal.find(resumed), ())
         _same_plan(before, blank)
@@ -88,18 +88,8 @@ def benchmark(
         side = resume(journal, resumed)
     outcome = run(experiment, journal=side, clock=clock, surroundings=surroundings, observe=observe)
     result = _with_trials(blank, outcome.trials, complete=not outcome.interrupted)
-    fault = side.fault
-    if fault is None:
-        try:
-            journal.finish(
-                result.run,
-                complete=result.complete,
-                summary=summarize(result),
-                head=_head(result),
-            )
-        except UsageError as error:
-            fault = error
-    return Outcome(result=result, interrupted=outcome.interrupted, fault=fault)
+    side.finish(complete=result.complete, summary=summarize(result), head=_head(result))
+    return Outcome(result=result, interrupted=outcome.interrupted, fault=side.fault)
 
 
 def stored(info: RunInfo, trials: tuple[Trial, ...]) -> BenchmarkResult:
@@ -117,14 +107,6 @@ def _with_trials(
 ) -> BenchmarkResult:
     result = evolve(head, trials=trials, complete=complete)
     return evolve(result, comparisons=comparisons(result))
-
-
-def _enter(journal: Journal, blank: BenchmarkResult) -> RunJournal:
-    try:
-        journal.start(blank.run, created_at=blank.created_at, kind=KIND, head=_head(blank))
-    except UsageError as error:
-        return RunJournal(blank.run, fault=error)
-    return RunJournal(blank.run, journal)
 
 
 _PLAN = {

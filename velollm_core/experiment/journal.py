@@ -193,6 +193,14 @@ class RunJournal:
     _trials: dict[tuple[str, str, int], Trial] = field(factory=dict)
     fault: UsageError | None = None
 
+    def finish(self, *, complete: bool, summary: str, head: Mapping[str, Any]) -> None:
+        """Enter how the run ended; ``fault`` says why where that cannot be written."""
+        if self._journal is not None and self.fault is None:
+            try:
+                self._journal.finish(self.run, complete=complete, summary=summary, head=head)
+            except UsageError as error:
+                self.fault = error
+
     def finished(self, arm: str, key: str, block: int) -> Trial | None:
         """The trial of ``arm`` and ``key`` in ``block`` if it has ended by itself, well or
         badly.
@@ -227,6 +235,17 @@ def _interrupted(trial: Trial) -> bool:
 
 def _answers(trial: Trial) -> int:
     return sum(sample.error is None for phase in trial.phases for sample in phase.samples)
+
+
+def begin(
+    journal: Journal, run: str, *, created_at: str, kind: str, head: Mapping[str, Any]
+) -> RunJournal:
+    """The side of a new run; it has a ``fault`` where the journal cannot be written."""
+    try:
+        journal.start(run, created_at=created_at, kind=kind, head=head)
+    except UsageError as error:
+        return RunJournal(run, fault=error)
+    return RunJournal(run, journal)
 
 
 def resume(journal: Journal, run: str) -> RunJournal:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attrs import define, evolve, field
 
-from velollm_core.config import Config, LeftOut
+from velollm_core.config import Config, LeftOut, differ
 from velollm_core.errors import UsageError
 from velollm_core.experiment.runner import Progress
 from velollm_core.experiment.spec import Arm, Trial
@@ -19,7 +19,7 @@ from velollm_core.tune.confirm import STAGE as CONFIRM
 from velollm_core.tune.confirm import answers, conclude
 from velollm_core.tune.evidence import Evidence
 from velollm_core.tune.found import Found, Observe, TuneProgress
-from velollm_core.tune.lab import CURRENT, DEFAULTS, TUNED, Lab, arm_name, differ, fault_of
+from velollm_core.tune.lab import CURRENT, DEFAULTS, TUNED, Lab, arm_name, fault_of
 from velollm_core.tune.ledger import Ledger
 from velollm_core.tune.objective import speed
 from velollm_core.tune.race import Standing

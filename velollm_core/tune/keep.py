@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from attrs import evolve, frozen
 
@@ -13,7 +12,7 @@ from velollm_core.documents import from_plain, to_plain
 from velollm_core.errors import UsageError
 from velollm_core.experiment.benchmark import identifier
 from velollm_core.experiment.clock import Clock
-from velollm_core.experiment.journal import Journal, RunInfo, RunJournal, resume
+from velollm_core.experiment.journal import Journal, RunInfo, begin, resume
 from velollm_core.experiment.records import (
     anonymous_hardware,
     engine_record,
@@ -81,7 +80,9 @@ def tuned(
     before: tuple[Trial, ...] = ()
     stale = False
     if resumed is None:
-        side = _enter(journal, blank)
+        side = begin(
+            journal, blank.run, created_at=blank.created_at, kind=KIND, head=to_plain(blank)
+        )
     else:
         then = stored(journal.find(resumed))
         _same_task(then, blank)
@@ -106,24 +107,14 @@ def tuned(
             journal.remove(blank.run)
         raise
     result = _with(blank, found)
-    fault = side.fault
-    if fault is None:
-        try:
-            journal.finish(
-                result.run,
-                complete=result.complete,
-                summary=in_short(result),
-                head=to_plain(result),
-            )
-        except UsageError as error:
-            fault = error
+    side.finish(complete=result.complete, summary=in_short(result), head=to_plain(result))
     used = {(trial.arm, trial.key, trial.block) for trial in found.trials}
     unused = [trial for trial in before if (trial.arm, trial.key, trial.block) not in used]
     return Outcome(
         result=result,
         trials=found.trials,
         interrupted=found.interrupted,
-        fault=fault,
+        fault=side.fault,
         stale=len(unused) if stale else 0,
     )
 
@@ -247,12 +238,3 @@ def _with(blank: TuneResult, found: Found) -> TuneResult:
         untouched=found.untouched,
         notes=notes,
     )
-
-
-def _enter(journal: Journal, blank: TuneResult) -> RunJournal:
-    head: dict[str, Any] = to_plain(blank)
-    try:
-        journal.start(blank.run, created_at=blank.created_at, kind=KIND, head=head)
-    except UsageError as error:
-        return RunJournal(blank.run, fault=error)
-    return RunJournal(blank.run, journal)

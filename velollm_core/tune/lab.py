@@ -171,12 +171,6 @@ class Lab:
                 self.journal.forget(arm.name, trial.key, block)
 
 
-def differ(one: Settings, other: Settings) -> bool:
-    """Whether two settings run differently, wherever their values come from."""
-    plain = [evolve(settings, origins={}, left_out=()) for settings in (one, other)]
-    return plain[0] != plain[1]
-
-
 def arm_name(stage: str, label: str) -> str:
     """A name for an arm of ``stage`` that may be part of a folder's name on any system."""
     plain = re.sub(r"[^A-Za-z0-9_.=+,-]", "_", label)
