@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,9 @@ import psutil
 import pytest
 
 from velollm_core.testing.processes import runs
+
+_WARM_UP_TOKENS = 100
+"""More than the warm-up of the workload ``short`` brings."""
 
 
 class Running:
@@ -56,6 +61,25 @@ class Running:
         """The next launch's engine, once it serves."""
         wait_for(lambda: not runs(before), seconds)
         return self.server(seconds)
+
+    def working_server(self) -> psutil.Process:
+        """The engine, once it has answered more than the warm-up: by its own count of tokens, as
+        the clock says little of what was done on a busy machine.
+        """
+        server = self.server()
+        (port,) = {c.laddr.port for c in server.net_connections("tcp") if c.status == "LISTEN"}
+
+        def worked() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as told:
+                    said = told.read().decode()
+            except OSError:  # it still loads
+                return False
+            found = re.search(r"^llamacpp:tokens_predicted_total (\S+)", said, re.MULTILINE)
+            return found is not None and float(found[1]) > _WARM_UP_TOKENS
+
+        wait_for(worked, 90)
+        return server
 
     def catches_signals(self) -> None:
         """Wait until its handlers stand: before that a signal meets the interpreter alone."""

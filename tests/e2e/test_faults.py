@@ -37,8 +37,7 @@ def last_run(velollm) -> dict:
 
 def test_the_server_killed_in_mid_run_is_an_outcome_with_its_signal(start, velollm):
     running = start(*LONG)
-    server = running.server()
-    time.sleep(1.5)
+    server = running.working_server()
     server.kill()
     again = running.server_after(server)
     time.sleep(1.0)
@@ -55,8 +54,7 @@ def test_the_server_killed_in_mid_run_is_an_outcome_with_its_signal(start, velol
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_mid_run_keeps_what_was_measured(start, velollm, number):
     running = start(*LONG, "-o", "partial.json")
-    running.server()
-    time.sleep(2.0)
+    running.working_server()
     running.process.send_signal(number)
     code, out, err = running.end()
     assert code == 130
