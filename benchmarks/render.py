@@ -58,8 +58,9 @@ machine's own, and every gain that is claimed is false."""
 TUNE_GRID = """192 configurations of llama.cpp, three launches each, on the demo model and Gemma: 8
 clients at once, prompts of some thirty words and answers of 16 tokens. It is what the next section
 is played on."""
-TUNE_REPLAY = """The grid of the section above, played back as an engine. `velollm tune` searches it
-as it would any, with 60 and with 120 launches, from llama-server's own settings and from drawn
+TUNE_REPLAY = """The grid of the section above, played back as an engine: 96 configurations of six
+launches, because `poll` makes no difference that could be seen. `velollm tune` searches it as it
+would any, with 60 and with 120 launches, from llama-server's own settings and from drawn
 ones; random search and Optuna's TPE sampler get as many launches as its search took, or, without
 proof, as the whole tune took. Regret is how much faster the best of the grid is than what was
 chosen. Of each peer the mean regret stands there, and with 95 % confidence by how much it is above

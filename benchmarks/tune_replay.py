@@ -1,11 +1,13 @@
 """Searches on real ground: the recorded grid, played back.
 
 ``velollm tune`` runs unchanged on an engine that answers with the launches of
-results/tune-grid.json: which of a configuration's three is drawn, by the seed. What the launches
-around one have in common with it is the machine's, and taken out before. Random search and Optuna's
-TPE sampler try one configuration a launch and choose the fastest. The same confirmation would
-follow for each, so that they get as many launches of the same engine as the tune's search took;
-beside that stands what they come to if they need no proof and get those of its confirmation, too.
+results/tune-grid.json: which of a configuration's is drawn, by the seed. What the launches around
+one have in common with it is the machine's, and taken out before. One knob of the grid makes no
+difference; launches that differ in it alone are launches of one configuration. Random search and
+Optuna's TPE sampler try one configuration a launch and choose the fastest. The same confirmation
+would follow for each, so that they get as many launches of the same engine as the tune's search
+took; beside that stands what they come to if they need no proof and get those of its confirmation,
+too.
 The regret of a choice is how much faster the best of the grid is, by the means of the recorded
 launches. A tune starts from llama-server's own settings, or from settings drawn by the seed.
 """
@@ -27,7 +29,7 @@ from attrs import define, evolve, field, frozen
 from kept import Kept
 from planted import task, tuned
 from record import ROOT, arguments, write_record
-from tune_grid import DEFAULTS, METRIC
+from tune_grid import DEFAULTS, GRID, METRIC
 
 from velollm_core.backends.advice import Requirements
 from velollm_core.backends.contract import (
@@ -47,12 +49,14 @@ from velollm_core.testing.clock import VirtualClock
 from velollm_core.tune.confirm import STAGE as CONFIRMATION
 from velollm_core.tune.spec import Conclusion
 
-GRID = ROOT / "benchmarks" / "results" / "tune-grid.json"
+RECORD = ROOT / "benchmarks" / "results" / "tune-grid.json"
 MODELS = ("demo", "gemma")
 STARTS = ("own settings", "drawn settings")
 BUDGETS = (60, 120)
 """In launches of what the tune starts from."""
 SEEDS = 200
+IDLE = "poll"
+"""It makes no difference here, as the figures show: what two means would differ by were noise."""
 DEPENDS_ON = (
     "velollm_core/tune",
     "velollm_core/statistics.py",
@@ -145,7 +149,7 @@ class Replay(Backend):
 
     def defaults(self, installation: Installation, model: Model) -> Settings:
         del installation, model
-        return Settings(config=DEFAULTS)
+        return Settings(config=without_idle(DEFAULTS))
 
     def launch(
         self, installation: Installation, model: Model, settings: Settings, place: Place
@@ -181,7 +185,7 @@ class Replayed(Session):
 
 def main() -> int:
     given = arguments(__doc__ or "").parse_args()
-    if not GRID.exists():
+    if not RECORD.exists():
         raise SystemExit("there is no grid yet: nox -s long -- tune-grid")
     kept = Kept("tune-replay", DEPENDS_ON)
     plan = [
@@ -200,20 +204,40 @@ def main() -> int:
 
 @cache
 def ground(model: str) -> Ground:
-    record = json.loads(GRID.read_text(encoding="utf-8"))
+    launches: dict[Config, list[Launch]] = {}
+    for config, launch in recorded(model):
+        launches.setdefault(without_idle(config), []).append(launch)
+    return Ground({config: tuple(mine) for config, mine in launches.items()})
+
+
+def recorded(model: str) -> Iterator[tuple[Config, Launch]]:
+    """The launches of the grid, without what was the machine's."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
     rows = record["figures"][f"grid of {model}"]
     machine = machine_logs(rows)
-    return Ground(
-        {
-            Config(row["config"]): tuple(
-                Launch(tok_s=tok_s and tok_s / math.exp(machine[at_s]), seconds=seconds)
-                for tok_s, seconds, at_s in zip(
-                    row["tok_s"], row["seconds"], row["at_s"], strict=True
-                )
-            )
-            for row in rows
-        }
-    )
+    for row in rows:
+        for tok_s, seconds, at_s in zip(row["tok_s"], row["seconds"], row["at_s"], strict=True):
+            own = tok_s and tok_s / math.exp(machine[at_s])
+            yield Config(row["config"]), Launch(tok_s=own, seconds=seconds)
+
+
+def without_idle(config: Config) -> Config:
+    return Config({name: value for name, value in config.items() if name != IDLE})
+
+
+def effect_of_idle(model: str) -> str:
+    """How much faster the last value of the idle knob is than the first, all else being equal."""
+    logs: dict[Config, dict[Value, list[float]]] = {}
+    for config, launch in recorded(model):
+        if launch.tok_s is not None:
+            mine = logs.setdefault(without_idle(config), {})
+            mine.setdefault(config[IDLE], []).append(math.log(launch.tok_s))
+    first, *_, last = GRID[IDLE]
+    more = [mean(mine[last]) - mean(mine[first]) for mine in logs.values() if len(mine) > 1]
+    told = mean_interval(more)
+    assert told is not None
+    value, low, high = (100 * math.expm1(log) for log in (mean(more), told.low, told.high))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def machine_logs(rows: Sequence[Mapping[str, Any]]) -> dict[float, float]:
@@ -244,7 +268,7 @@ def machine_logs(rows: Sequence[Mapping[str, Any]]) -> dict[float, float]:
 def searched(item: Mapping[str, Any]) -> dict[str, Any]:
     """What the tune and each of its peers come to with one seed."""
     here, seed = ground(item["model"]), item["seed"]
-    start = DEFAULTS if item["start"] == STARTS[0] else drawn_start(here, seed)
+    start = without_idle(DEFAULTS) if item["start"] == STARTS[0] else drawn_start(here, seed)
     trial_s = mean([launch.seconds for launch in here.launches[start]])
     clock = VirtualClock()
     asked = task(
@@ -327,6 +351,7 @@ def figures(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"seeds": SEEDS}
     holds = {"": True, WITHOUT_PROOF: True}
     for model in MODELS:
+        found[f"{model}: {IDLE} makes faster by, %"] = effect_of_idle(model)
         for start in STARTS:
             for budget in BUDGETS:
                 label = f"{model}, from {start}, {budget} launches"

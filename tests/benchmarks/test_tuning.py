@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from importlib import import_module
@@ -73,6 +74,26 @@ def test_every_search_meets_the_same_launches_of_a_configuration(script):
     drawn = [one.launch(config) for _ in range(20)]
     assert drawn == [other.launch(config) for _ in range(20)]
     assert set(drawn) == set(launches)
+
+
+def test_launches_that_differ_in_an_idle_knob_are_of_one_configuration(
+    script, monkeypatch, tmp_path
+):
+    replay = script("tune_replay")
+    table = rows(lambda _: 1.0, noise=0.02)
+    for number, row in enumerate(table):
+        row["config"] = {"ubatch": number // 2, "poll": (0, 50)[number % 2]}
+        row["seconds"] = [2.0, 2.0, 2.0]
+        row["tok_s"] = [(20 + number // 2) / (20 + number) * tok_s for tok_s in row["tok_s"]]
+    grid = tmp_path / "grid.json"
+    grid.write_text(json.dumps({"figures": {"grid of demo": table}}), encoding="utf-8")
+    monkeypatch.setattr(replay, "RECORD", grid)
+    monkeypatch.setattr(replay, "ground", replay.ground.__wrapped__)
+    launches = replay.ground("demo").launches
+    assert [len(mine) for mine in launches.values()] == [6] * 20
+    value, low, _, high = replay.effect_of_idle("demo").replace("(", "").replace(")", "").split()
+    assert float(low) < 0 < float(high)
+    assert abs(float(value)) < 1
 
 
 @pytest.mark.parametrize(
