@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from planted import machine, surroundings, task
+from planted import surroundings, task
 from rugged import Space
 
 from velollm_core.documents import to_plain
@@ -58,7 +58,6 @@ def main(journal_path: str, launches_path: str, result_path: str) -> None:
         print("begun", flush=True)
         outcome = tuned(
             asked,
-            hardware=machine(8),
             journal=journal,
             clock=clock,
             surroundings=surroundings(),

@@ -29,7 +29,9 @@ PLACES = {"server": "http://127.0.0.1:1", "binary": "/opt/fake"}
 
 @define
 class Tunable(FakeBackend):
-    """Reads ``threads = N`` from a file, unless its environment says otherwise."""
+    """Reads ``threads = N`` from a file, unless its environment says otherwise. Where it is
+    ``sparse``, it tells of the user's settings only what is set.
+    """
 
     file: Path = Path()
     kinds: tuple[str, ...] = ("binary",)
@@ -43,6 +45,7 @@ class Tunable(FakeBackend):
     unsayable: tuple = ()
     spec: ModelSpec | None = None
     pids: tuple[int, ...] = ()
+    sparse: bool = False
     measured: list = field(factory=list)
     started_with: list = field(factory=list)
 
@@ -71,8 +74,12 @@ class Tunable(FakeBackend):
         if "FAKE_THREADS" in environ:
             origin, threads = "environment FAKE_THREADS", int(environ["FAKE_THREADS"])
         cache = environ.get("FAKE_CACHE")
+        config = {"threads": threads, "cache": cache != "False"}
+        if self.sparse:
+            told = {"threads": origin != "engine default", "cache": cache is not None}
+            config = {name: value for name, value in config.items() if told[name]}
         return Settings(
-            config=Config({"threads": threads, "cache": cache != "False"}),
+            config=Config(config),
             origins={"threads": origin} | ({"cache": "environment FAKE_CACHE"} if cache else {}),
             left_out=self.left_out,
         )
@@ -128,10 +135,12 @@ class Done:
 
 @pytest.fixture
 def planted_command(tmp_path, capsys):
-    """Runs a command in this process: ``run(command, *words, environ=..., **planted)``."""
+    """Runs a command in this process: ``run(command, *words, environ=..., **planted)``, or on a
+    ``backend`` of the test's own.
+    """
 
-    def run(command, *words, rules=None, environ=None, **planted):
-        backend = Tunable(file=tmp_path / "fake.conf", **planted)
+    def run(command, *words, rules=None, environ=None, backend=None, **planted):
+        backend = backend or Tunable(file=tmp_path / "fake.conf", **planted)
         run.backend = backend
         state = State()
         state.backend = "fake"

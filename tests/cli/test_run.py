@@ -107,6 +107,15 @@ def test_what_differs_from_what_was_measured_is_told_and_it_starts_nevertheless(
         assert told in done.err
 
 
+def test_what_the_user_has_taken_out_since_is_told(serve, saved):
+    saved(base=Config({"threads": 8, "cache": False}))
+    done = serve(sparse=True)
+    assert done.code == 0, done.err
+    assert "cache is on, and was off" in done.err
+    saved()
+    assert "warning" not in serve(sparse=True).err
+
+
 def test_another_model_has_to_be_named(serve, saved):
     saved(model=ModelRecord(name="big.gguf", fingerprint="ff"))
     done = serve()

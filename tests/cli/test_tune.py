@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import time
 
 import pytest
+from attrs import evolve
 
 from velollm_core.cli.bench import command as bench
 from velollm_core.cli.optimize import command as optimize
@@ -18,6 +20,7 @@ from velollm_core.documents import loads, read
 from velollm_core.errors import FailureKind
 from velollm_core.experiment.journal import Journal
 from velollm_core.testing.fakes import Script
+from velollm_core.tune.profile import write
 from velollm_core.tune.spec import (
     KIND,
     MAJOR,
@@ -260,6 +263,66 @@ def test_a_profile_that_is_in_force_has_nothing_to_be_compared_with(tune):
     assert tune.backend.measured == []
 
 
+def test_a_profile_of_what_the_engine_does_by_itself_is_in_force_where_nothing_is_set(
+    tune, profile_at, tmp_path
+):
+    assert tune(*WORDS, "--name", "mine").code == 0
+    own = evolve(profile_at("mine"), config=Config({"threads": 8}))
+    write(tmp_path / "DATA" / "profiles" / "mine.json", own)
+    done = tune("--check", "mine", "--force", sparse=True)
+    assert done.code == 2
+    assert "there is nothing to compare" in done.err
+    assert tune.backend.measured == []
+
+
+@pytest.mark.parametrize("token_ms", [FEW_ARE_FAST.token_ms, lambda _: 200.0])
+def test_a_profile_that_breaks_a_limit_of_its_own_fails_its_check(tune, profile_at, token_ms):
+    done = tune(*WORDS, "--name", "mine", "--constraint", "ttft<100ms", "--json")
+    assert done.code == 0, done.err
+    before = profile_at("mine")
+    assert [limit.text for limit in before.constraints] == ["ttft<100ms"]
+    check = ("--check", "mine", "--force", "--launches", "6", "--json")
+    kept = tune(*check)
+    assert kept.code == 0, kept.err
+    assert document(kept.out).task.constraints == before.constraints
+    before = profile_at("mine")
+    late = Script(token_ms=token_ms, launch_noise=0.3, prompt_ms=200.0)
+    broken = tune(*check, script=late)
+    assert broken.code == 1, broken.err
+    assert "profile mine breaks a limit that it was chosen under" in broken.err
+    assert "does not keep ttft<100ms" in document(broken.out).why
+    assert profile_at("mine") == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("objective", {"name": "x", "terms": []}, "objective.terms is empty"),
+        ("workloads", [], "objective.terms[0] counts 'short' x1"),
+    ],
+)
+def test_a_profile_of_a_stranger_that_cannot_be_measured_is_refused(
+    tune, tmp_path, key, value, told
+):
+    assert tune(*WORDS, "--name", "mine").code == 0
+    path = tmp_path / "DATA" / "profiles" / "mine.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    done = tune("--check", "mine", "--force")
+    assert done.code == 2
+    assert f"profile mine: {told}" in done.err
+    assert tune.backend.measured == []
+
+
+def test_a_file_that_no_profile_can_be_called_by_is_not_checked_first(tune, tmp_path):
+    assert tune(*WORDS, "--name", "mine").code == 0
+    odd = tmp_path / "my profile.json"
+    (tmp_path / "DATA" / "profiles" / "mine.json").rename(odd)
+    done = tune("--check", str(odd), "--force", "--launches", "6")
+    assert done.code == 2
+    assert "a profile cannot be called 'my profile'" in done.err
+    assert tune.backend.measured == []
+
+
 def test_a_profile_of_own_prompts_is_checked_with_them(tune, tmp_path):
     prompts = tmp_path / "mine.txt"
     prompts.write_text("Say something.\nSay more.\n")
@@ -319,6 +382,8 @@ def test_optimize_tells_where_a_profile_was_measured_with_something_else(tune, p
         (["--workload", "nothing"], "there is no workload 'nothing'"),
         (["--only", "speed"], "no knob 'speed'"),
         (["--name", "../x"], "a profile cannot be called '../x'"),
+        (["--name", "my profile.json"], "a profile cannot be called 'my profile'"),
+        (["--name", "here/.json"], "a profile cannot be called '.json'"),
         (["--resume", "nothing"], "no run in the journal matches 'nothing'"),
         (["-o", "-"], "-o takes a file"),
         (["-o", "nowhere/x.json"], "there is no folder"),

@@ -93,6 +93,16 @@ def test_time_is_told_by_stage_and_adds_up_to_what_was_spent(tuned):
     assert spent(result)[-1][0] == "confirmation"
 
 
+def test_only_a_confirmation_is_called_one(tuned, stopped):
+    assert [name for name, _ in spent(stopped)] == ["baseline"]
+    early = evolve(stopped, stages=())
+    assert spent(early) == (("in no stage", 60.0),)
+    in_proof = evolve(tuned(), complete=False, answers=(), changes=Config())
+    assert spent(in_proof)[-1][0] == "confirmation"
+    hopeless = evolve(early, complete=True)
+    assert spent(hopeless) == (("in no stage", 60.0),)
+
+
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_no_line_is_wider_than_the_terminal(each, width):
     assert max(map(len, printed(each, width).splitlines())) <= width
@@ -119,6 +129,17 @@ def test_the_front_is_drawn_where_there_are_two_objectives(two_objectives, tuned
     assert "Worth having" in titles
     assert "(chosen)" in printed(two_objectives)
     assert "Worth having" not in pages.titles(pages.read(to_html(tuned())))
+
+
+def test_the_front_is_held_against_what_took_part_in_every_block(two_objectives, pages):
+    slots = Config({"slots": 8})
+    stages = tuple(evolve(stage, incumbent=slots) for stage in two_objectives.stages)
+    required = evolve(two_objectives, stages=stages)
+    for result, name in ((two_objectives, "what you have"), (required, "slots=8")):
+        assert f"speed ratios against {name}, by what" in flat(printed(result, 200))
+        page = flat(pages.words(pages.read(to_html(result))))
+        assert f"speed ratios against {name}, by what" in page
+        assert f"the lines are {name}, the filled mark" in page
 
 
 def test_a_front_of_one_point_can_be_drawn(two_objectives):

@@ -81,6 +81,7 @@ class Tuning:
     """
 
     knobs, defaults, workload, knob = KNOBS, DEFAULTS, WORKLOAD, staticmethod(knob)
+    few, budget_s = ("threads", "attention", "poll"), 240.0
 
     def script(self, **script):
         script = {
@@ -95,8 +96,18 @@ class Tuning:
         }
         return Script(**script)
 
-    def task(self, script, *, clients=1, objectives=("decode",), usable=8, spec=None, **task):
-        backend = FakeBackend(script)
+    def task(
+        self,
+        script,
+        *,
+        clients=1,
+        objectives=("decode",),
+        usable=8,
+        spec=None,
+        backend=None,
+        **task,
+    ):
+        backend = backend or FakeBackend(script)
         installation = backend.probe({}, {})[0]
         model = evolve(backend.models(installation)[0], spec=spec)
         phases = tuple(
@@ -148,6 +159,32 @@ class Tuning:
             observe=observe,
             pause=pause or self.pause(task),
         )
+
+    @staticmethod
+    def tenth(config):
+        """Milliseconds a token where one value of one knob brings a gain of 10 %."""
+        return 100.0 / (1.1 if config["threads"] == 4 else 1.0)
+
+    @staticmethod
+    def tried(found, *stages):
+        return [
+            entry
+            for record in found.stages
+            if not stages or record.name in stages
+            for entry in record.tried
+        ]
+
+    @staticmethod
+    def searched(found):
+        """What ran in the search, without the engine's own settings of the baseline and the
+        proof.
+        """
+        own = [t.effective for t in found.trials if not t.arm.endswith(".defaults")]
+        return [config for config in own if config is not None]
+
+    @staticmethod
+    def launched(task):
+        return [session.config for session in task.backend.sessions]
 
     def spec(self, context_length=8192):
         return ModelSpec(

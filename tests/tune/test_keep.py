@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
+from velollm_core.documents import to_plain
 from velollm_core.errors import UsageError
 from velollm_core.experiment.journal import Journal
 from velollm_core.tune.keep import in_short, stored, tuned
@@ -28,13 +29,33 @@ def task(tuning, **changes):
 def keep(tuning, journal, what, machine="here", **more):
     return tuned(
         what,
-        hardware=what.hardware,
         journal=journal,
         clock=what.backend.script.clock,
         surroundings=evolve(tuning.surroundings(), hardware_fingerprint=machine),
         pause=tuning.pause(what),
         **more,
     )
+
+
+def stop(progress):
+    """Stops a tune in its first stage after the baseline."""
+    if progress.stage == "screen" and progress.progress is not None:
+        raise KeyboardInterrupt
+
+
+def free(what, available_bytes):
+    """The same task on a machine with so much memory free."""
+    memory = evolve(what.hardware.memory, available_bytes=available_bytes)
+    return evolve(what, hardware=evolve(what.hardware, memory=memory))
+
+
+def by_itself(what, **values):
+    """The same task where the engine has other settings by itself, which the user leaves so."""
+
+    def changed(settings):
+        return evolve(settings, config=settings.config | values)
+
+    return evolve(what, current=changed(what.current), defaults=changed(what.defaults))
 
 
 def test_a_tune_is_kept_with_all_its_trials_and_read_again(tuning, journal):
@@ -50,11 +71,7 @@ def test_a_tune_is_kept_with_all_its_trials_and_read_again(tuning, journal):
 
 
 def test_what_was_stopped_is_kept_and_goes_on(tuning, journal):
-    def observe(progress):
-        if progress.stage == "screen" and progress.progress is not None:
-            raise KeyboardInterrupt
-
-    cut = keep(tuning, journal, task(tuning), observe=observe)
+    cut = keep(tuning, journal, task(tuning), observe=stop)
     assert cut.interrupted
     assert not stored(journal.find("last")).complete
     going_on = task(tuning)
@@ -71,6 +88,69 @@ def test_another_task_is_not_resumed_as_this_one(tuning, journal):
     run = keep(tuning, journal, task(tuning)).result.run
     with pytest.raises(UsageError, match="other budget, other seed"):
         keep(tuning, journal, task(tuning, budget_s=900.0, seed=5), resumed=run)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"extra_args": ("--numa", "isolate")}, {"extra_env": {"GGML_X": "1"}}],
+)
+def test_other_settings_of_the_user_are_not_resumed_in_silence(tuning, journal, changes):
+    first = task(tuning)
+    run = keep(tuning, journal, first).result.run
+    other = evolve(first, current=evolve(first.current, **changes))
+    with pytest.raises(UsageError, match=r"tuned something else: other settings of yours\."):
+        keep(tuning, journal, other, resumed=run)
+    with pytest.raises(UsageError, match=r"tuned something else: other settings of yours\."):
+        keep(tuning, journal, by_itself(first, poll=49), resumed=run)
+
+
+def test_another_server_that_runs_is_not_resumed_in_silence(tuning, journal):
+    knobs = tuple(evolve(knob, change="per_request") for knob in tuning.knobs)
+    first = task(tuning, mode="attach", script={"knobs": knobs})
+    run = keep(tuning, journal, first).result.run
+    other = evolve(first, installation=evolve(first.installation, location="elsewhere"))
+    with pytest.raises(UsageError, match="other server or settings of it"):
+        keep(tuning, journal, other, resumed=run)
+
+
+def test_a_run_that_did_not_record_further_settings_goes_on(tuning, journal):
+    result = keep(tuning, journal, task(tuning)).result
+    old = evolve(result, task=evolve(result.task, settings_digest=""))
+    journal.finish(old.run, complete=True, summary="", head=to_plain(old))
+    assert keep(tuning, journal, task(tuning), resumed=old.run).stale == 0
+
+
+@pytest.mark.parametrize("part", ["model", "machine"])
+def test_what_the_engine_does_by_itself_may_follow_the_model_and_the_machine(tuning, journal, part):
+    first = keep(tuning, journal, task(tuning))
+    other = by_itself(task(tuning), poll=40)
+    if part == "model":
+        other = evolve(other, model=evolve(other.model, fingerprint="ff"))
+    machine = "there" if part == "machine" else "here"
+    second = keep(tuning, journal, other, machine=machine, resumed=first.result.run)
+    assert second.result.complete
+    assert second.stale == len(first.trials)
+    assert second.result.defaults["poll"] == 40
+
+
+def test_however_often_a_tune_is_resumed_the_memory_is_that_of_its_beginning(tuning, journal):
+    cut = keep(tuning, journal, free(task(tuning), 2**33), observe=stop)
+    run = cut.result.run
+    for available_bytes in (2**32, 2**31):
+        again = keep(
+            tuning, journal, free(task(tuning), available_bytes), observe=stop, resumed=run
+        )
+        assert again.interrupted
+        assert again.stale == 0
+        assert stored(journal.find(run)).hardware == cut.result.hardware
+    assert cut.result.hardware.memory.available_bytes == 2**33
+
+
+def test_where_all_is_measured_anew_the_memory_is_that_of_now(tuning, journal):
+    first = keep(tuning, journal, free(task(tuning), 2**33))
+    elsewhere = free(task(tuning), 2**32)
+    second = keep(tuning, journal, elsewhere, machine="there", resumed=first.result.run)
+    assert second.result.hardware.memory.available_bytes == 2**32
 
 
 def test_trials_of_another_machine_are_stale_and_not_used(tuning, journal):

@@ -13,13 +13,16 @@ from velollm_core.documents import dumps
 from velollm_core.errors import DocumentError, UsageError
 from velollm_core.experiment.spec import EngineRecord, ModelRecord, WorkloadRecord
 from velollm_core.testing.fakes import FakeBackend
+from velollm_core.tune.constraints import parse_constraint
 from velollm_core.tune.profile import (
     fits,
     moved_since,
     name_of,
     place,
+    place_to_write,
     profile_of,
     read,
+    refuse_unmeasurable,
     settings_of,
     usual_name,
     write,
@@ -40,6 +43,7 @@ THROUGHPUT = Objective(
     name="throughput",
     terms=(Term(workload="short", concurrency=8, metric="output_tok_s"),),
 )
+LIMIT = parse_constraint("ttft_p95<500ms")
 
 
 @pytest.fixture
@@ -121,6 +125,17 @@ def test_a_profile_holds_what_was_proven_and_where_it_holds(result, profile):
     assert profile.run == result.run
 
 
+def test_a_profile_keeps_the_limits_that_it_was_chosen_under(result, tmp_path):
+    limited = evolve(result, task=evolve(result.task, constraints=(LIMIT,)))
+    path = place(tmp_path, "mine")
+    write(path, profile_of(limited, "mine"))
+    assert read(tmp_path, "mine").constraints == (LIMIT,)
+    document = json.loads(path.read_text())
+    del document["constraints"]  # as it was written before
+    path.write_text(json.dumps(document))
+    assert read(tmp_path, "mine").constraints == ()
+
+
 def test_a_profile_that_was_checked_again_keeps_all_that_it_set(result):
     again = evolve(
         result,
@@ -165,6 +180,24 @@ def test_a_profile_that_is_not_there_is_named_with_those_that_are(profile, tmp_p
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path, name):
     with pytest.raises(UsageError, match="a profile cannot be called"):
         place(tmp_path, name)
+
+
+def test_a_file_that_no_profile_can_be_called_by_is_read_and_not_written(profile, tmp_path):
+    odd = str(tmp_path / "my profile.json")
+    write(place(tmp_path, odd), profile)
+    assert read(tmp_path, odd) == profile
+    with pytest.raises(UsageError, match="a profile cannot be called 'my profile'"):
+        place_to_write(tmp_path, odd)
+    fine = str(tmp_path / "my.profile.json")
+    assert place_to_write(tmp_path, fine) == place(tmp_path, fine)
+
+
+def test_where_no_profile_can_be_written_is_known_beforehand(tmp_path):
+    assert place_to_write(tmp_path, str(tmp_path / "not" / "yet" / "p.json"))
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file is no folder, or not yours"):
+        place_to_write(tmp_path, str(tmp_path / "file" / "p.json"))
 
 
 def test_a_profile_has_a_usual_name_that_is_one(result, tmp_path):
@@ -230,6 +263,57 @@ def test_a_setting_that_holds_beyond_the_server_is_refused(profile, engine):
 def test_a_profile_of_another_backend_is_refused(profile, engine):
     with pytest.raises(UsageError, match="is for backend other, not for fake"):
         settings_of(evolve(profile, backend="other"), *engine())
+
+
+def objective(*terms):
+    return {"objective": Objective(name="x", terms=terms)}
+
+
+def term(**changes):
+    return evolve(THROUGHPUT.terms[0], **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (objective(), r"objective\.terms is empty"),
+        (
+            objective(term(), term(metric="beauty")),
+            r"terms\[1\]\.metric is 'beauty', .*decode_tok_s",
+        ),
+        (objective(term(weight=0.0)), r"terms\[0\]\.weight is 0, where it takes a number above 0"),
+        (objective(term(weight=-1.0)), r"terms\[0\]\.weight is -1"),
+        (objective(term(weight=float("nan"))), r"terms\[0\]\.weight is nan"),
+        (objective(term(weight=1e308)), r"terms\[0\]\.weight is 1e\+308"),
+        (objective(term(workload="long")), r"terms\[0\] counts 'long' x8, .*its workloads"),
+        (objective(term(concurrency=1)), r"terms\[0\] counts 'short' x1, .*its workloads"),
+        ({"workloads": ()}, r"terms\[0\] counts 'short' x8"),
+        ({"constraints": (evolve(LIMIT, figure="beauty"),)}, r"constraints\[0\] is not what"),
+        ({"constraints": (LIMIT, evolve(LIMIT, at_most=False))}, r"constraints\[1\] is not what"),
+        ({"constraints": (evolve(LIMIT, text="nice"),)}, r"constraints\[0\] .*'nice'"),
+    ],
+)
+def test_what_cannot_be_measured_as_it_says_is_refused_by_its_key(profile, changes, told):
+    with pytest.raises(UsageError, match=f"profile mine: .*{told}") as refused:
+        refuse_unmeasurable(evolve(profile, **changes))
+    assert "velollm tune" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("requests", 0), ("concurrency", 10**6), ("warmup", -1), ("max_tokens", 0)],
+)
+def test_a_workload_that_cannot_be_sent_is_refused_by_its_key(profile, name, count):
+    (work,) = profile.workloads
+    broken = evolve(profile, workloads=(evolve(work, **{name: count}),))
+    with pytest.raises(UsageError, match=rf"workloads\[0\]\.{name} is {count}, where it takes"):
+        refuse_unmeasurable(broken)
+    with pytest.raises(UsageError, match=r"workloads\[1\] is 'short' x8 once more"):
+        refuse_unmeasurable(evolve(profile, workloads=(work, work)))
+
+
+def test_a_profile_that_a_tune_wrote_can_be_measured_again(profile):
+    refuse_unmeasurable(evolve(profile, constraints=(LIMIT, parse_constraint("memory<6GiB"))))
 
 
 def test_where_everything_is_as_it_was_measured_nothing_is_said(profile, result):

@@ -63,6 +63,7 @@ def choose_for(state: State, profile: Profile) -> Chosen:
 
 def tell_differences(state: State, chosen: Chosen, profile: Profile, current: Config) -> None:
     """Warn where build, model, machine or the user's own settings are not those of ``profile``."""
+    defaults = chosen.backend.defaults(chosen.installation, chosen.model).config
     differences = (
         *fits(
             profile,
@@ -70,7 +71,7 @@ def tell_differences(state: State, chosen: Chosen, profile: Profile, current: Co
             engine_record(chosen.installation),
             model_record(chosen.model),
         ),
-        *moved_since(profile, current),
+        *moved_since(profile, defaults | current),
     )
     for sentence in differences:
         state.output.warn(f"profile {profile.name}: {sentence}.")

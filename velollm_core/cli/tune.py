@@ -69,7 +69,8 @@ _CHECKING = frozenset(
     "--only",
     multiple=True,
     metavar="KNOB[,...]",
-    help="Change no other knobs than these; may be repeated.",
+    help="Change no other knobs than these, but for the context where more slots ask for it; may "
+    "be repeated.",
 )
 @work_options(
     launches="of each configuration in the confirmation.  [default: 12]",
@@ -87,7 +88,7 @@ _CHECKING = frozenset(
     "--check",
     metavar="PROFILE",
     help="Search nothing: measure a profile against what you run once more, as after an upgrade. "
-    "The exit code is 1 where it is no longer faster.",
+    "The exit code is 1 where it is no longer faster, or breaks a limit that it was chosen under.",
 )
 @option(
     "--show",
@@ -117,10 +118,10 @@ _CHECKING = frozenset(
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Search for the settings that are fastest here, and prove it, or keep what you have.
 
-    Configurations race each other with real requests; what wins is measured once more on fresh
-    servers, against what you run and against the engine's defaults. Nothing is changed: what is
-    proven to be faster is written as a profile, which 'velollm run' and 'velollm optimize' take.
-    Ctrl-C keeps what was measured, and --resume goes on.
+    Settings and their combinations are tried with real requests; what leads then is measured once
+    more on fresh servers, against what you run and against the engine's defaults. Nothing is
+    changed: what is proven to be faster is written as a profile, which 'velollm run' and 'velollm
+    optimize' take. Ctrl-C keeps what was measured, and --resume goes on.
     """
     state = ctx.ensure_object(State)
     form = "json" if state.json else options["format"]
@@ -168,12 +169,12 @@ def _tune(state: State, options: dict[str, Any], form: str) -> None:
     from velollm_core.cli.choose import choose
     from velollm_core.cli.profiles import choose_for, folder, load
     from velollm_core.cli.tuning import tune, wanted, wanted_again
-    from velollm_core.tune.profile import place, usual_name
+    from velollm_core.tune.profile import place_to_write, usual_name
 
     profile = None
     name = options["check"] or options["name"]
     if name is not None:
-        place(folder(state), name)  # to be known before anything is measured
+        place_to_write(folder(state), name)  # to be known before anything is measured
     if options["check"] is not None:
         profile = load(state, options["check"])
         asked = wanted_again(state, profile, options)
@@ -213,9 +214,9 @@ def _save(state: State, target: Path, result: TuneResult, profile: str | None = 
 
 def _keep(state: State, result: TuneResult, name: str) -> None:
     from velollm_core.cli.profiles import folder
-    from velollm_core.tune.profile import place, profile_of, write
+    from velollm_core.tune.profile import place_to_write, profile_of, write
 
-    path = place(folder(state), name)
+    path = place_to_write(folder(state), name)
     replaced = path.exists()
     write(path, profile_of(result, path.stem))
     state.output.remark(f"profile {path.stem} {'renewed' if replaced else 'written'}: {path}")
@@ -236,15 +237,31 @@ def _judge(outcome: Outcome, profile: Profile | None) -> None:
     if result.conclusion is Conclusion.OPEN:
         raise Unsettled(f"{result.conclusion}: {result.why}")
     if profile is not None and result.conclusion is Conclusion.KEEP:
-        _judge_profile(result, profile)
+        _judge_profile(outcome, profile)
 
 
-def _judge_profile(result: TuneResult, profile: Profile) -> None:
+def _judge_profile(outcome: Outcome, profile: Profile) -> None:
     from velollm_core.statistics import Verdict
 
+    result = outcome.result
+    if _breaks_limits(outcome):
+        raise VeloError(
+            f"profile {profile.name} breaks a limit that it was chosen under: {result.why}",
+            "Do without it, or tune again: velollm tune",
+        )
     if not result.answers or result.answers[0].overall.verdict is Verdict.INCONCLUSIVE:
         raise Unsettled(f"whether profile {profile.name} is faster stays open: {result.why}")
     raise VeloError(
         f"profile {profile.name} is not faster than what you run: {result.why}",
         "Do without it, or tune again: velollm tune",
     )
+
+
+def _breaks_limits(outcome: Outcome) -> bool:
+    """Whether what was confirmed does not keep what is required, however fast it is."""
+    from velollm_core.tune.confirm import STAGE
+    from velollm_core.tune.constraints import broken
+    from velollm_core.tune.lab import TUNED, arm_name
+
+    tuned = [trial for trial in outcome.trials if trial.arm == arm_name(STAGE, TUNED)]
+    return bool(broken(outcome.result.task.constraints, tuned))

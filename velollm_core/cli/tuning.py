@@ -24,7 +24,8 @@ from velollm_core.statistics import MARGIN
 from velollm_core.tune.constraints import parse_constraint
 from velollm_core.tune.keep import Outcome, stored, tuned
 from velollm_core.tune.objective import parse_objective
-from velollm_core.tune.profile import fits, settings_of
+from velollm_core.tune.profile import fits, refuse_unmeasurable, settings_of
+from velollm_core.tune.requirements import complete
 from velollm_core.tune.spec import KIND, Constraint, Objective, Task
 
 if TYPE_CHECKING:
@@ -69,11 +70,14 @@ def wanted_again(state: State, profile: Profile, options: Mapping[str, Any]) -> 
     """What it takes to measure ``profile`` again.
 
     Raises:
-        UsageError: a workload of then is not there, or the user's prompts are not named.
+        UsageError: it does not say how, a workload of then is not there, or the user's prompts are
+            not named.
     """
+    refuse_unmeasurable(profile)
     return Wanted(
         phases=_phases_of(state, profile, options),
         objectives=(profile.objective,),
+        constraints=profile.constraints,
         requirements=profile.requirements,
         profile=profile,
     )
@@ -129,7 +133,6 @@ def tune(state: State, chosen: Chosen, asked: Wanted, options: Mapping[str, Any]
 
         outcome = tuned(
             task,
-            hardware=task.hardware,
             journal=state.journal,
             clock=SystemClock(),
             surroundings=surroundings(state, task.hardware),
@@ -166,10 +169,9 @@ def _task(state: State, chosen: Chosen, asked: Wanted, options: Mapping[str, Any
     proposed = None
     if asked.profile is not None:
         proposed = settings_of(asked.profile, backend, installation, model).config
-        _refuse_in_force(asked.profile, current.config)
         if installation.kind == "server":
             refuse_restarts(chosen.backend, knobs, proposed)
-    return Task(
+    task = Task(
         backend=backend,
         installation=installation,
         model=model,
@@ -192,6 +194,9 @@ def _task(state: State, chosen: Chosen, asked: Wanted, options: Mapping[str, Any
         launch_timeout_s=options["launch_timeout"],
         request_timeout_s=options["request_timeout"],
     )
+    if asked.profile is not None:
+        _refuse_in_force(asked.profile, complete(task, Config()))
+    return task
 
 
 def _refuse_in_force(profile: Profile, current: Config) -> None:

@@ -12,8 +12,8 @@ from velollm_core.report.drawing import GAP, drawn, labelled, plain
 from velollm_core.report.markdown import table_text
 from velollm_core.report.markup import bullets, escape
 from velollm_core.report.tables import Table
-from velollm_core.tune.race import CONFIDENCE
 from velollm_core.tune.spec import TuneResult
+from velollm_core.tune.standing import CONFIDENCE
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

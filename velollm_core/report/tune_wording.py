@@ -270,7 +270,7 @@ def front_table(result: TuneResult) -> Table | None:
     ]
     return Table(
         title="Worth having: no other was faster in every objective; speed ratios against "
-        f"{OWN}, by what the search measured",
+        f"{beside(result)}, by what the search measured",
         headings=("configuration", *(entry.name for entry in objectives), "blocks"),
         rows=tuple(
             (name, *(f"{ratio:.3f}" for ratio in point.speed_ratios), str(point.blocks))
@@ -279,6 +279,11 @@ def front_table(result: TuneResult) -> Table | None:
         labels=1,
         units=(1,) * (len(objectives) + 1),
     )
+
+
+def beside(result: TuneResult) -> str:
+    """What took part in every block, by name: what you have, or what was required beyond that."""
+    return name_of(result.stages[0].incumbent if result.stages else Config())
 
 
 def front_labels(result: TuneResult) -> tuple[str, ...]:
@@ -298,10 +303,13 @@ def untouched_lines(result: TuneResult) -> tuple[str, ...]:
 
 
 def spent(result: TuneResult) -> tuple[tuple[str, float], ...]:
-    """Seconds by stage, and of what is in no stage: the confirmation."""
+    """Seconds by stage, and of what is in no stage: as a rule the confirmation."""
     rows = [(stage.name, stage.spent_s) for stage in result.stages]
     rest = result.spent_s - sum(seconds for _, seconds in rows)
-    return (*rows, *([("confirmation", rest)] if rest >= _SHORTEST_S else []))
+    # Of a run that was stopped, the stage in which it was is recorded, but for the confirmation.
+    confirming = bool(result.answers) or (bool(result.stages) and not result.complete)
+    name = "confirmation" if confirming else "in no stage"
+    return (*rows, *([(name, rest)] if rest >= _SHORTEST_S else []))
 
 
 def spent_table(result: TuneResult) -> Table | None:

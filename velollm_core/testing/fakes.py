@@ -249,6 +249,82 @@ class FakeBackend(Backend):
         return session
 
 
+@define
+class FakeServer:
+    """A server that somebody else has started: whoever talks to it finds what was set last.
+
+    ``asked`` is what it was told, in that order.
+    """
+
+    config: Config
+    asked: list[Config] = field(factory=list)
+
+
+@define
+class AttachedSession(FakeSession):
+    """A session of an :class:`AttachedBackend`."""
+
+    server: FakeServer = field(kw_only=True)
+
+    def effective(self) -> Config:
+        """What the server really uses, whoever has set it."""
+        self.config = self.server.config
+        return super().effective()
+
+    def reconfigure(self, config: Config) -> None:
+        """Change what a knob allows to be changed on a running server, for all who use it."""
+        super().reconfigure(config)
+        self.server.config |= config
+        self.server.asked.append(config)
+
+    def generate(self, request: Request) -> Iterator[Event | Finish]:
+        """As the server is set now."""
+        self.config = self.server.config
+        return super().generate(request)
+
+
+@define
+class AttachedBackend(FakeBackend):
+    """Talks to one server that runs already, and cannot start any."""
+
+    server: FakeServer = field()
+
+    @server.default
+    def _as_it_was_started(self) -> FakeServer:
+        return FakeServer(self.script.defaults | self.script.current)
+
+    def probe(
+        self, options: Mapping[str, str], environ: Mapping[str, str]
+    ) -> tuple[Installation, ...]:
+        """The server."""
+        del options, environ
+        location = "http://127.0.0.1:1"
+        return (Installation(backend=self.name, kind="server", location=location, version="1"),)
+
+    def current(
+        self, installation: Installation, model: Model, environ: Mapping[str, str]
+    ) -> Settings:
+        """What the server tells of itself."""
+        del installation, model, environ
+        config = self.server.config
+        return Settings(config=config, origins=dict.fromkeys(config, "the server"))
+
+    def launch(
+        self, installation: Installation, model: Model, settings: Settings, place: Place
+    ) -> Session:
+        """Refused, as by every backend that does not say otherwise."""
+        return Backend.launch(self, installation, model, settings, place)
+
+    def attach(self, installation: Installation, model: Model, config: Config) -> Session:
+        """A new session with the server, which is changed to ``config``."""
+        del installation, model
+        number = len(self.sessions)
+        session = AttachedSession(self.script, self.server.config, number, server=self.server)
+        self.sessions.append(session)
+        session.reconfigure(config)
+        return session
+
+
 class NoMonitor:
     """Sees nothing, ends nothing."""
 

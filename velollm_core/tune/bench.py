@@ -13,7 +13,7 @@ from velollm_core.experiment.runner import Progress
 from velollm_core.experiment.spec import Arm, Trial
 from velollm_core.statistics import median
 from velollm_core.tune.evidence import Entry, Evidence
-from velollm_core.tune.lab import Lab, arm_name, fault_of
+from velollm_core.tune.lab import Lab, arm_name, fault_of, took_too_long
 from velollm_core.tune.ledger import Ledger
 from velollm_core.tune.objective import speed
 
@@ -29,6 +29,8 @@ _EARLIER = 5
 _SLOW, _LEAST_SLOW = 4.0, 1.5
 """A trial that takes so many times as long as one of the anchor is ended; sooner, where several of
 them would take all that is left, but never before the second."""
+_LEAST_LONGEST_S = 5.0
+"""A hiccup of the machine ends no trial that takes a moment."""
 _LEAST_PATIENCE_S = 30.0
 
 
@@ -77,13 +79,22 @@ class Bench:
         """How many candidates a block may have that takes ``share_s`` at most."""
         return max(0, min(MOST_BESIDE, math.floor(share_s / self.ledger.anchor_s) - 1))
 
-    def run(self, arms: Sequence[Arm], blocks: int, seed: int) -> tuple[Trial, ...]:
-        """Plain blocks of all ``arms``.
+    def run(self, arms: Sequence[Arm], blocks: int, seed: int, usual_s: float) -> tuple[Trial, ...]:
+        """Plain blocks of all ``arms``, a trial of which takes about ``usual_s``: one that takes a
+        multiple of that is ended.
 
         Raises:
             Stopped: the user stopped it.
         """
-        result = self.lab.run(arms, blocks, seed=seed, observe=self.tell)
+        longest_s = max(_SLOW * usual_s, _LEAST_LONGEST_S)
+        result = self.lab.run(
+            arms,
+            blocks,
+            seed=seed,
+            observe=self.tell,
+            longest_s=longest_s,
+            patience_s=max(_LEAST_PATIENCE_S, longest_s),
+        )
         self.trials += result.trials
         self.ledger.add(result.trials)
         if result.interrupted:
@@ -93,10 +104,15 @@ class Bench:
     def enter(self, trials: Sequence[tuple[Config, Trial]]) -> None:
         """Note a block that counts."""
         evidence = self.evidence
-        evidence.enter(self._blocks, trials)
-        self._blocks += 1
         mine = [trial for whole, trial in trials if whole == evidence.anchor]
-        self.ledger.anchors_s += [trial.duration_ms / 1000.0 for trial in mine]
+        # Where even the anchor was too slow, the others were so by the machine.
+        evidence.enter(None if any(map(took_too_long, mine)) else self._blocks, trials)
+        self._blocks += 1
+        self.ledger.anchors_s += [
+            trial.duration_ms / 1000.0
+            for trial in mine
+            if fault_of(trial) is None or took_too_long(trial)
+        ]
         self._anchors += [e for e in evidence.of(evidence.anchor) if e.block == self._blocks - 1]
 
     def block(self, stage: Stage, wholes: Sequence[Config]) -> list[Config]:
@@ -137,7 +153,8 @@ class Bench:
                 if not self.lab.holds(arms, block + 1, seed):
                     self.tell(pause_s=pause_s)
                     self.lab.pause(pause_s)
-                return [t.arm for t in fresh if t.arm != anchor and fault_of(t) is not None]
+                out = self.evidence.out
+                return [arm for arm, whole in by_arm.items() if arm != anchor and whole in out]
             self.enter(mine)
             self.learned()
             stage.alive = tuple(whole for whole in wholes if whole not in self.evidence.out)
@@ -147,7 +164,7 @@ class Bench:
         self.tell()
         anchor_s = self.ledger.anchor_s
         fair = self.ledger.left_s / (anchor_s * len(arms))
-        longest_s = anchor_s * max(_LEAST_SLOW, min(_SLOW, fair))
+        longest_s = max(anchor_s * max(_LEAST_SLOW, min(_SLOW, fair)), _LEAST_LONGEST_S)
         result = self.lab.run(
             arms,
             1 + MOST_PAUSES,
@@ -170,10 +187,11 @@ class Bench:
         (trial,) = [trial for whole, trial in trials if whole == self.evidence.anchor]
         value = speed(self.lab.task.objectives[0], trial)
         earlier = [log for e in self._anchors[-_EARLIER:] if (log := e.logs[0]) is not None]
-        if value is None or not earlier:
+        if not earlier or (value is None and not took_too_long(trial)):
             return 0.0
         spread = self.evidence.model.spreads.noise * math.sqrt(1 + 1 / len(earlier))
-        if median(earlier) - math.log(value) <= max(_FALL, _SURE * spread):
+        fall = math.inf if value is None else median(earlier) - math.log(value)
+        if fall <= max(_FALL, _SURE * spread):
             return 0.0
         pause_s = float(_PAUSE_S * 2**pauses)
         again_s = len(trials) * self.ledger.anchor_s

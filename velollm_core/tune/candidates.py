@@ -200,7 +200,9 @@ def _values(task: Task, knob: Knob) -> tuple[Value, ...]:
 
 def _with_batch(task: Task, knob: Knob, value: Value) -> Config:
     logical = knob_of(task, Role.BATCH_LOGICAL)
-    if knob.role is Role.BATCH_PHYSICAL and logical is not None and isinstance(value, int):
+    if logical is None or (task.only and logical.name not in task.only):
+        return Config({knob.name: value})
+    if knob.role is Role.BATCH_PHYSICAL and isinstance(value, int):
         limit = in_force(task, logical.name)
         if isinstance(limit, int) and 0 < limit < value:
             return Config({knob.name: value, logical.name: value})

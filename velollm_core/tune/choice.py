@@ -9,7 +9,7 @@ from velollm_core.config import Config
 from velollm_core.statistics import mean
 from velollm_core.tune.evidence import Evidence
 from velollm_core.tune.model import Point, Surface
-from velollm_core.tune.race import TOKEN, Standing
+from velollm_core.tune.standing import TOKEN, Standing
 
 FINALISTS = 3
 """Of the final race, beside the leader."""
@@ -25,9 +25,10 @@ _NEAR = 12
 
 
 def drawn(evidence: Evidence, lead: Config, count: int, seed: str) -> tuple[Config, ...]:
-    """What is the fastest of all in draws from the model (Thompson, 1933): each is chosen as often
-    as it is likely to be the best. Where they are on the average faster than the leader by no more
-    than a token, options come first that never ran in the company of the leader's.
+    """What is expected to be the fastest, and what is so in draws from the model (Thompson, 1933):
+    each is chosen as often as it is likely to be the best. Where these are on the average faster
+    than the leader by no more than a token, options come first that never ran in the company of the
+    leader's.
 
     Args:
         evidence: what was measured.
@@ -42,24 +43,26 @@ def drawn(evidence: Evidence, lead: Config, count: int, seed: str) -> tuple[Conf
     starts = [place, *map(evidence.place, evidence.ranked()[:_STARTS])]
     found: dict[Config, None] = {}
     gains: list[float] = []
-    for _ in range(_DRAWS * count):
-        surface = evidence.model.drawn(draw)
+    for number in range(1 + _DRAWS * count):
+        # Draws alone go too far afield where few trials are left.
+        surface = evidence.model.drawn(draw) if number else evidence.model.expected()
         chance = tuple(draw.randrange(len(options)) for options in space.options)
         more = [chance] if evidence.free(chance) else []
         best = space.best(surface, [*starts, *more], evidence.free)
-        gains.append(surface(best) - surface(place))
+        if number:
+            gains.append(surface(best) - surface(place))
         best = _dared(evidence, surface, best, surface(place))
         whole = space.whole(best)
         if whole is not None and whole != evidence.anchor:
             found[whole] = None
-        if len(found) == count:
+        if number and len(found) >= count:
             break
     gain = mean(gains)
     if gain <= TOKEN:
         steps = map(space.whole, space.steps(place, evidence.never_together))
         if new := [whole for whole in steps if whole is not None]:
             return tuple(new[:count])
-    return tuple(found) if gain > _WORTH and found.keys() - {lead} else ()
+    return tuple(found)[:count] if gain > _WORTH and found.keys() - {lead} else ()
 
 
 def _dared(evidence: Evidence, surface: Surface, best: Point, height: float) -> Point:
@@ -77,13 +80,18 @@ def leader(evidence: Evidence) -> Config:
     """What to go on with: the fastest, or what is simpler and as good as that as far as one can
     tell; the anchor, unless another is faster by more than a token.
     """
-    ranked = evidence.ranked()
+    ranked, anchor = evidence.ranked(), evidence.anchor
     if not ranked:
-        return evidence.anchor
+        return anchor
     top = ranked[0]
-    if evidence.anchor in ranked and evidence.against(top, evidence.anchor).value <= TOKEN:
-        return evidence.anchor
-    near = [whole for whole in ranked[:_NEAR] if _as_good(evidence.against(whole, top))]
+    if anchor in ranked and evidence.against(top, anchor).value <= TOKEN:
+        return anchor
+    near = [
+        whole
+        for whole in ranked[:_NEAR]
+        if _as_good(evidence.against(whole, top))
+        and (whole in (top, anchor) or evidence.against(whole, anchor).value > TOKEN)
+    ]
     return min(near, key=lambda whole: (len(whole), ranked.index(whole)))
 
 

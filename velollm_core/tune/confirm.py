@@ -19,6 +19,7 @@ from velollm_core.experiment.spec import (
     WorkloadRecord,
 )
 from velollm_core.statistics import (
+    LEAST_PAIRS,
     Verdict,
     family_confidence,
     paired_ratio,
@@ -143,6 +144,9 @@ def _overall(duel: _Duel, terms: Sequence[Comparison]) -> Comparison:
         said, because, why = Verdict.INCONCLUSIVE, fault.because, fault.why
     elif ratio is None or ratio.n < 1:
         said, because, why = Verdict.INCONCLUSIVE, Because.NO_VALUES, "nothing was measured"
+    elif ratio.n < LEAST_PAIRS:
+        said, because = Verdict.INCONCLUSIVE, Because.TOO_FEW_PAIRS
+        why = f"{ratio.n} pairs tell all of its parts, where at least {LEAST_PAIRS} are needed"
     elif faults:
         said, because = Verdict.INCONCLUSIVE, Because.FAULTS
         why = f"{faults[0]} failed: {_failed(trials, faults[0])}"

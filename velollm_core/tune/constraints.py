@@ -187,11 +187,24 @@ def broken(constraints: Sequence[Constraint], trials: Sequence[Trial]) -> tuple[
     return tuple(sentence for sentence in said if sentence)
 
 
+def untold(constraints: Sequence[Constraint], trial: Trial) -> tuple[str, ...]:
+    """A sentence for each limit whose figure ``trial``, which ended well, does not tell."""
+    return tuple(
+        f"{constraint.text}: {_untold(constraint)}"
+        for constraint in constraints
+        if all(value is None for _, value in _seen(FIGURES[constraint.figure], constraint, [trial]))
+    )
+
+
+def _untold(constraint: Constraint) -> str:
+    return f"the server does not tell {FIGURES[constraint.figure].summary}"
+
+
 def _broken(constraint: Constraint, trials: Sequence[Trial]) -> str:
     figure = FIGURES[constraint.figure]
     seen = [entry for entry in _seen(figure, constraint, trials) if entry[1] is not None]
     if not seen:
-        return f"{constraint.text}: the server does not tell {figure.summary}"
+        return f"{constraint.text}: {_untold(constraint)}"
     worst = max if constraint.at_most else min
     where, value = worst(seen, key=lambda entry: entry[1] or 0.0)
     if value is None or (

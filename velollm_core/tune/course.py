@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attrs import define, evolve, field
 
-from velollm_core.config import Config, LeftOut, differ
+from velollm_core.config import Config, LeftOut
 from velollm_core.errors import UsageError
 from velollm_core.experiment.runner import Progress
 from velollm_core.experiment.spec import Arm, Trial
@@ -17,15 +17,24 @@ from velollm_core.tune.candidates import own_settings
 from velollm_core.tune.choice import drawn, finalists, leader
 from velollm_core.tune.confirm import STAGE as CONFIRM
 from velollm_core.tune.confirm import answers, conclude
+from velollm_core.tune.constraints import untold
 from velollm_core.tune.evidence import Evidence
 from velollm_core.tune.found import Found, Observe, TuneProgress
-from velollm_core.tune.lab import CURRENT, DEFAULTS, TUNED, Lab, arm_name, fault_of
+from velollm_core.tune.lab import (
+    CURRENT,
+    DEFAULTS,
+    TUNED,
+    Lab,
+    arm_name,
+    fault_of,
+    shortened,
+)
 from velollm_core.tune.ledger import Ledger
 from velollm_core.tune.objective import speed
-from velollm_core.tune.race import Standing
 from velollm_core.tune.records import front, nothing_faster, ratios, record
 from velollm_core.tune.space import Space
-from velollm_core.tune.spec import Answer, Conclusion
+from velollm_core.tune.spec import Answer, Conclusion, Fate, Task
+from velollm_core.tune.standing import Standing
 
 BASELINE, SCREEN, COMBINE, RACE = "baseline", "screen", "combine", "race"
 _SUMMARIES = {
@@ -42,8 +51,21 @@ _SCREEN_PART = 0.6
 _RACE_PART = 0.1
 """Of what is left then, for the race at least."""
 _MOST_RACE_BLOCKS = 6
+_CHECK = 1000
+"""The seed of a check lies so far from that of a tune; the blocks of a search lie between."""
 _MOST_BLOCKS = 80
 """Of the search: what the model costs grows with the square of its trials."""
+
+
+def _cannot_be_measured(task: Task, trial: Trial) -> str:
+    """Why the first trial leaves no hope, without a full stop; nothing where it does."""
+    fault = fault_of(trial)
+    if fault is not None:
+        return fault.message.rstrip(".")
+    for objective in task.objectives:
+        if speed(objective, trial) is None:
+            return f"the server does not tell what {objective.name} needs"
+    return "; ".join(untold(task.constraints, trial))
 
 
 class _Undecidable(Exception):  # noqa: N818 - not an error of ours, an outcome
@@ -73,7 +95,7 @@ class Course:
 
     def __attrs_post_init__(self) -> None:
         task = self.lab.task
-        with_defaults = task.mode == "launch" and differ(task.current, task.defaults)
+        with_defaults = task.mode == "launch" and self.lab.differ(task.current, task.defaults)
         self.lead = self.start
         self.ledger = Ledger(
             budget_s=task.budget_s,
@@ -101,11 +123,11 @@ class Course:
                 self._race()
             return self._judged()
         except Stopped:
-            if self.stage.name != CONFIRM:
-                self._end_stage()
+            self._end_early()
             words = "It was stopped before its end."
             return evolve(self._found(Conclusion.OPEN, words), interrupted=True)
         except _Undecidable as fault:
+            self._end_early()
             return self._found(Conclusion.OPEN, str(fault))
 
     def _baseline(self, steps: int) -> None:
@@ -118,42 +140,44 @@ class Course:
         if DEFAULTS in self.ledger.rivals:
             arms.append(self.lab.defaults(arm_name(BASELINE, DEFAULTS)))
             own = own_settings(task, self.space.axes)
-            if not differ(self.lab.arm("", own).settings, arms[-1].settings):
+            if not self.lab.differ(self.lab.arm("", own).settings, arms[-1].settings):
                 wholes[arms[-1].name] = own
-        self._look_at_budget(arms, steps)
-        trials = self.bench.run(arms, BASELINE_BLOCKS, seed)
+        usual_s = self._look_at_budget(arms, steps)
+        trials = self.bench.run(arms, BASELINE_BLOCKS, seed, usual_s)
         for block in range(BASELINE_BLOCKS):
             mine = [t for t in trials if t.block == block]
             self.bench.enter([(wholes[t.arm], t) for t in mine if t.arm in wholes])
         self.stage.blocks = BASELINE_BLOCKS
         self.stage.wholes = dict.fromkeys(whole for whole in wholes.values() if whole)
         if not self.evidence.of(self.start):
-            raise _Undecidable(f"{self.start}, which is required, could not be measured.")
+            faults = [fault_of(trial) for trial in trials if wholes.get(trial.arm) == self.start]
+            why = next((f": {fault.message.rstrip('.')}" for fault in faults if fault), "")
+            which = ", which is required," if task.proposed is None else ""
+            raise _Undecidable(f"{self.start}{which} could not be measured{why}.")
         self._learn_times(trials)
         self._end_stage()
 
-    def _look_at_budget(self, arms: Sequence[Arm], steps: int) -> None:
-        """Refuse what the budget cannot hold, or cannot be measured at all."""
+    def _look_at_budget(self, arms: Sequence[Arm], steps: int) -> float:
+        """Refuse what the budget cannot hold, or cannot be measured at all; what a trial takes."""
         task, seed = self.lab.task, self.lab.task.seed
         first = self.lab.run(arms[:1], 1, seed=seed, observe=self._tell)
-        fault = None if first.interrupted else fault_of(first.trials[0])
-        told = fault is None and speed(task.objectives[0], first.trials[0]) is not None
-        if first.interrupted or not told:
+        why = "" if first.interrupted else _cannot_be_measured(task, first.trials[0])
+        if first.interrupted or why:
             self.bench.trials += first.trials
             self.ledger.add(first.trials)
             if first.interrupted:
                 raise Stopped
-            why = f"the server does not tell what {task.objectives[0].name} needs"
-            why = why if fault is None else fault.message.rstrip(".")
             raise _Undecidable(f"What you have could not be measured: {why}.")
         screen = 1 + min(MOST_BESIDE, steps) if steps else 0
         least = BASELINE_BLOCKS * len(arms) + screen + LEAST_PAIRS * len(self.ledger.rivals)
         trial_s = first.trials[0].duration_ms / 1000.0
         if least * trial_s <= task.budget_s:
-            return
+            return trial_s
         # One trial may be slow by chance.
         both = self.lab.run(arms[:1], 2, seed=seed, observe=self._tell)
         if both.interrupted:
+            self.bench.trials += both.trials
+            self.ledger.add(both.trials)
             raise Stopped
         trial_s = min(trial.duration_ms for trial in both.trials) / 1000.0
         least_s = math.ceil(least * trial_s)
@@ -163,23 +187,26 @@ class Course:
                 f"it takes at least {least_s} s.",
                 f"Give it that (--budget {least_s}s), or measure fewer or shorter requests.",
             )
+        return trial_s
 
     def _learn_times(self, trials: Sequence[Trial]) -> None:
         """What trials of the rivals take; the engine's own settings are none if they do not run."""
         anchor = arm_name(BASELINE, _REQUIRED if self.start else CURRENT)
-        took = {trial.block: trial.duration_ms for trial in trials if trial.arm == anchor}
+        took = {t.block: t.duration_ms for t in trials if t.arm == anchor and fault_of(t) is None}
         for name in (CURRENT, DEFAULTS):
             mine = [trial for trial in trials if trial.arm == arm_name(BASELINE, name)]
-            parts = [t.duration_ms / took[t.block] for t in mine if t.failure is None]
+            ended = [t for t in mine if t.failure is None and t.block in took]
+            parts = [t.duration_ms / took[t.block] for t in ended]
             if parts:
                 self.ledger.parts[name] = mean(parts)
             faults = [fault for trial in mine if (fault := fault_of(trial)) is not None]
             if name == DEFAULTS and mine and len(faults) == len(mine):
                 self.ledger.rivals = (TUNED, CURRENT)
-                why = faults[0].message.splitlines()[0]
+                why = shortened(faults[0])
                 self.notes += (f"the engine's defaults could not be measured: {why}",)
-        if Config() in self.evidence.out:
-            self.notes += (f"what you have does not keep {self.evidence.out[Config()].why}",)
+        out = self.evidence.out.get(Config())
+        if out is not None and out.fate is Fate.LIMIT:
+            self.notes += (f"what you have does not keep {out.why}",)
 
     def _screen(self) -> None:
         """The engine's own settings, and each single step."""
@@ -229,7 +256,7 @@ class Course:
             self.lab.arm(arm_name(CONFIRM, TUNED), self.lead),
             self.lab.arm(arm_name(CONFIRM, CURRENT), Config()),
         ]
-        if DEFAULTS in self.ledger.rivals and differ(arms[0].settings, task.defaults):
+        if DEFAULTS in self.ledger.rivals and self.lab.differ(arms[0].settings, task.defaults):
             arms.append(self.lab.defaults(arm_name(CONFIRM, DEFAULTS)))
         else:
             self.ledger.rivals = (TUNED, CURRENT)
@@ -241,7 +268,10 @@ class Course:
             )
         self._begin(CONFIRM)
         # Other prompts than the search has seen: what was chosen on them would fit them too well.
-        trials = self.bench.run(arms, pairs, task.seed + 1)
+        # A check has others than the proof that it is to repeat.
+        seed = task.seed + (1 if task.proposed is None else _CHECK)
+        usual_s = self.ledger.anchor_s * max([1.0, *self.ledger.parts.values()])
+        trials = self.bench.run(arms, pairs, seed, usual_s)
         self.answered = answers(task, task.objectives[0], trials, pairs, arms)
         return self._found(*conclude(task, self.lead, self.answered, trials))
 
@@ -266,8 +296,13 @@ class Course:
         stage = self.stage
         stage.untried, stage.leader = tuple(untried), self.lead
         stage.spent_s = self.ledger.spent_s - stage.began_s
-        if stage.wholes or stage.blocks or untried:
+        if stage.wholes or stage.spent_s or untried:
             self.stages.append(stage)
+
+    def _end_early(self) -> None:
+        """What was stopped is a stage, too, unless that is at its end; the proof is none."""
+        if self.stage.name != CONFIRM and self.stage not in self.stages:
+            self._end_stage()
 
     def _tell(self, progress: Progress | None = None, *, pause_s: float | None = None) -> None:
         stage = self.stage

@@ -16,9 +16,9 @@ from velollm_core.tune.constraints import broken
 from velollm_core.tune.lab import fault_of, took_too_long
 from velollm_core.tune.model import Model, Point, Seen, Spreads, fitted
 from velollm_core.tune.objective import speed
-from velollm_core.tune.race import Standing
 from velollm_core.tune.space import Space
 from velollm_core.tune.spec import Fate, Task
+from velollm_core.tune.standing import Standing
 
 _LOOK_AGAIN, _LOOKS = 1.25, 100
 """The spreads are looked for again after so many times as many trials, until there are so many."""
@@ -66,19 +66,25 @@ class Evidence:
     _blame: dict[Part, float] | None = None
 
     def enter(self, block: int | None, trials: Sequence[tuple[Config, Trial]]) -> None:
-        """Note what a block came to; without a number its speeds do not count."""
+        """Note what a block came to; without a number it does not count, but for what failed in it
+        by another reason than its time.
+        """
         self._fresh.clear()
         self._blame = None
-        anchor_ms = next((t.duration_ms for whole, t in trials if whole == self.anchor), 0.0)
+        anchors = [t for whole, t in trials if whole == self.anchor and fault_of(t) is None]
+        anchor_ms = anchors[0].duration_ms if anchors else 0.0
         for whole, trial in trials:
             fault = fault_of(trial)
             if fault is not None and fault.kind is FailureKind.INTERRUPTED:
                 continue
-            self._trials.setdefault(whole, []).append(trial)
+            if block is not None:
+                self._trials.setdefault(whole, []).append(trial)
             values = [None if fault else speed(entry, trial) for entry in self.task.objectives]
             out = self._why_out(whole, trial, fault, told=values[0] is not None)
+            slow = out is not None and FailureKind.TIMEOUT is out.failure
             # What there is may fail by the way; it is what all else is held against.
-            if out is not None and (whole != self.anchor or out.fate is Fate.LIMIT):
+            spared = whole == self.anchor and out is not None and out.fate is not Fate.LIMIT
+            if out is not None and not spared and not (slow and block is None):
                 self.out[whole] = out
             told = values[0] is not None and self.space.point(whole) is not None
             if told and block is not None:
@@ -200,7 +206,7 @@ class Evidence:
         ignored = sorted(moved & {mismatch.knob for mismatch in trial.mismatches})
         if ignored:
             return Out(fate=Fate.FAILED, why=f"the engine ignored {', '.join(ignored)}")
-        limits = broken(self.task.constraints, self._trials[whole])
+        limits = broken(self.task.constraints, self._trials.get(whole, ()))
         if limits:
             return Out(fate=Fate.LIMIT, why="; ".join(limits))
         if not told:

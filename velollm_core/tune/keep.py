@@ -17,13 +17,14 @@ from velollm_core.experiment.records import (
     anonymous_hardware,
     engine_record,
     model_record,
+    settings_digest,
     workload_record,
 )
 from velollm_core.experiment.runner import Surroundings
-from velollm_core.experiment.spec import Trial
+from velollm_core.experiment.spec import Arm, Trial
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.tune.confirm import ratio_words
-from velollm_core.tune.lab import fault_of
+from velollm_core.tune.lab import CURRENT, fault_of
 from velollm_core.tune.requirements import complete
 from velollm_core.tune.search import Found, Observe, tune
 from velollm_core.tune.spec import KIND, Conclusion, Task, TaskRecord, TuneResult
@@ -46,7 +47,6 @@ class Outcome:
 def tuned(
     task: Task,
     *,
-    hardware: HardwareSpec,
     journal: Journal,
     clock: Clock,
     surroundings: Surroundings,
@@ -59,7 +59,6 @@ def tuned(
 
     Args:
         task: what is to be done.
-        hardware: the machine, for the record.
         journal: where the run is entered, as kind ``tune``.
         clock: the time.
         surroundings: the machine, for the runner.
@@ -73,7 +72,7 @@ def tuned(
         Unavailable: an attached server is not there.
     """
     blank = evolve(
-        _blank(task, hardware, clock, surroundings),
+        _blank(task, clock, surroundings),
         run=resumed or identifier(clock),
         notes=notes,
     )
@@ -85,10 +84,12 @@ def tuned(
         )
     else:
         then = stored(journal.find(resumed))
-        _same_task(then, blank)
-        stale = any(getattr(then, name) != getattr(blank, name) for name in _STALE)
+        stale = _is_stale(then, blank)
+        _same_task(then, blank, stale=stale)
         if not stale:
             task = evolve(task, hardware=_as_then(task.hardware, then.hardware))
+            # Whoever goes on once more is to find the memory that was free at the beginning.
+            blank = evolve(blank, hardware=then.hardware)
         told = (*then.notes, *(note for note in notes if note not in then.notes))
         blank = evolve(blank, created_at=then.created_at, notes=told)
         side, before = resume(journal, resumed), journal.trials(resumed)
@@ -158,20 +159,33 @@ _PLAN = {
 """What makes two tunes the same, in a user's words. The budget is part of it: whoever goes on until
 the answer pleases gets the answer that pleases."""
 
+_OTHER_SETTINGS = {"launch": "settings of yours", "attach": "server or settings of it"}
 
-def _same_task(then: TuneResult, now: TuneResult) -> None:
+
+def _same_task(then: TuneResult, now: TuneResult, *, stale: bool) -> None:
     differing = [
         words
         for name, words in _PLAN.items()
         if getattr(then.task, name) != getattr(now.task, name)
     ]
-    if then.engine == now.engine and (then.current, then.defaults) != (now.current, now.defaults):
-        differing.append("settings of yours")
+    # What an engine does by itself may follow its build, the model and the machine.
+    if not stale and _other_settings(then, now):
+        differing.append(_OTHER_SETTINGS[now.task.mode])
     if differing:
         raise UsageError(
             f"run {then.run} tuned something else: other {', other '.join(differing)}.",
             "Give the options of that run, or tune anew without --resume.",
         )
+
+
+def _is_stale(then: TuneResult, now: TuneResult) -> bool:
+    return any(getattr(then, name) != getattr(now, name) for name in _STALE)
+
+
+def _other_settings(then: TuneResult, now: TuneResult) -> bool:
+    before = then.task.settings_digest
+    further = bool(before) and before != now.task.settings_digest
+    return further or (then.current, then.defaults) != (now.current, now.defaults)
 
 
 def _as_then(now: HardwareSpec, then: HardwareSpec) -> HardwareSpec:
@@ -187,9 +201,15 @@ def _as_then(now: HardwareSpec, then: HardwareSpec) -> HardwareSpec:
     return evolve(now, memory=then.memory, gpus=gpus)
 
 
-def _blank(
-    task: Task, hardware: HardwareSpec, clock: Clock, surroundings: Surroundings
-) -> TuneResult:
+def _blank(task: Task, clock: Clock, surroundings: Surroundings) -> TuneResult:
+    own = Arm(
+        name=CURRENT,
+        backend=task.backend,
+        installation=task.installation,
+        model=task.model,
+        settings=task.current,
+        mode=task.mode,
+    )
     return TuneResult(
         run="",
         created_at=clock.utc(),
@@ -208,10 +228,11 @@ def _blank(
             mode=task.mode,
             only=task.only,
             proposed=task.proposed,
+            settings_digest=settings_digest(own),
         ),
         engine=engine_record(task.installation),
         model=model_record(task.model),
-        hardware=anonymous_hardware(hardware),
+        hardware=anonymous_hardware(task.hardware),
         hardware_fingerprint=surroundings.hardware_fingerprint,
         current=complete(task, task.current.config),
         defaults=task.defaults.config,

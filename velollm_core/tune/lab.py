@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from attrs import evolve, frozen
 
-from velollm_core.config import Config, Settings
-from velollm_core.errors import FailureKind
+from velollm_core.config import Config, Settings, differ
+from velollm_core.errors import FailureKind, VeloError
 from velollm_core.experiment.clock import Clock
 from velollm_core.experiment.journal import RunJournal
 from velollm_core.experiment.keys import trial_key
@@ -70,6 +70,15 @@ class Lab:
     def defaults(self, name: str) -> Arm:
         """The engine's own settings."""
         return self._arm(name, self.task.defaults)
+
+    def differ(self, one: Settings, other: Settings) -> bool:
+        """Whether two settings run differently; what one of them does not say is as the engine has
+        it by itself.
+        """
+        own = self.task.defaults.config
+        return differ(
+            evolve(one, config=own | one.config), evolve(other, config=own | other.config)
+        )
 
     def _arm(self, name: str, settings: Settings) -> Arm:
         task = self.task
@@ -146,6 +155,17 @@ class Lab:
             observe=watch,
         )
 
+    def set_back(self) -> str:
+        """Leave a server that runs already as it was; why that failed, else nothing."""
+        if self.task.mode != "attach" or not self.moved:
+            return ""
+        arm = self.arm(CURRENT, Config())
+        try:
+            with arm.backend.attach(arm.installation, arm.model, arm.settings.config):
+                return ""
+        except VeloError as error:
+            return f"the server could not be set back to what it was: {error}"
+
     def holds(self, arms: Sequence[Arm], block: int, seed: int) -> bool:
         """Whether a trial of that block has ended before."""
         return any(self._ended(arm, block, seed) for arm in arms)
@@ -190,6 +210,12 @@ def fault_of(trial: Trial) -> Failure | None:
                     kind=sample.failure or FailureKind.REFUSED, message=sample.error or ""
                 )
     return None
+
+
+def shortened(failure: Failure) -> str:
+    """The first line of what went wrong, in words for a user."""
+    line = failure.message.splitlines()[0] if failure.message else failure.kind.value
+    return line.replace(f"{TakesTooLong.__name__}: ", "a trial takes too long, ")
 
 
 def took_too_long(trial: Trial) -> bool:

@@ -6,8 +6,9 @@ knobs of the engine that is to have it.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +17,19 @@ from velollm_core.config import Config, Settings, problems, show
 from velollm_core.documents import read as read_document
 from velollm_core.documents import write as write_document
 from velollm_core.errors import DocumentError, UsageError
-from velollm_core.experiment.spec import EngineRecord, ModelRecord
+from velollm_core.experiment.measures import METRICS
+from velollm_core.experiment.spec import EngineRecord, ModelRecord, WorkloadRecord
 from velollm_core.models.spec import Model
-from velollm_core.tune.spec import PROFILE_KIND, PROFILE_MAJOR, Conclusion, Profile, TuneResult
+from velollm_core.tune.constraints import parse_constraint
+from velollm_core.tune.spec import (
+    PROFILE_KIND,
+    PROFILE_MAJOR,
+    Conclusion,
+    Constraint,
+    Profile,
+    Term,
+    TuneResult,
+)
 
 FOLDER = "profiles"
 """Where profiles are, within the data folder."""
@@ -27,6 +38,14 @@ _AGAIN = "Tune again: velollm tune"
 _SUFFIX = ".json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNNAMED = re.compile(r"[^A-Za-z0-9._-]+")
+_COUNTS = {
+    "requests": (1, 1_000_000),
+    "concurrency": (1, 1024),
+    "warmup": (0, 1000),
+    "max_tokens": (1, 1_000_000),
+}
+"""The least and the most that a workload of a profile may ask for."""
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-9, 1e9
 
 
 def profile_of(result: TuneResult, name: str) -> Profile:
@@ -56,6 +75,7 @@ def profile_of(result: TuneResult, name: str) -> Profile:
         objective=result.task.objectives[0],
         workloads=result.task.workloads,
         requirements=result.task.requirements,
+        constraints=result.task.constraints,
         evidence=result.answers,
     )
 
@@ -88,6 +108,23 @@ def place(folder: Path, name: str) -> Path:
     if name.endswith(_SUFFIX):
         return Path(name)
     return folder / f"{checked_name(name)}{_SUFFIX}"
+
+
+def place_to_write(folder: Path, name: str) -> Path:
+    """As :func:`place`, for a profile that is to be called as its file is.
+
+    Raises:
+        UsageError: no profile can be called so, or nothing can be written there.
+    """
+    path = place(folder, name)
+    checked_name(path.stem)
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(
+            f"no profile can be written into {path.parent}: {there} is no folder, or not yours.",
+            "Name another file, or another data folder in VELOLLM_DATA_DIR.",
+        )
+    return path
 
 
 def read(folder: Path, name: str) -> Profile:
@@ -160,6 +197,17 @@ def settings_of(
     return Settings(config=profile.config, origins=dict.fromkeys(profile.config, whose))
 
 
+def refuse_unmeasurable(profile: Profile) -> None:
+    """Make sure that ``profile`` says how it can be measured again.
+
+    Raises:
+        UsageError: its workloads, its objective or its limits mean nothing; the key is named.
+    """
+    fault = next(_faults(profile), None)
+    if fault is not None:
+        raise UsageError(f"profile {profile.name}: {fault}.", _AGAIN)
+
+
 def fits(
     measured: Profile | TuneResult,
     hardware_fingerprint: str,
@@ -183,6 +231,11 @@ def fits(
 def moved_since(profile: Profile, current: Config) -> tuple[str, ...]:
     """What the user's own settings are now and were not when ``profile`` was measured over them:
     ``threads is 4, and was 2``. Knobs that the profile sets are left out.
+
+    Args:
+        profile: what was measured.
+        current: all that is in force now, the engine's defaults included: what the user has taken
+            out since is as the engine has it.
     """
     return tuple(
         f"{name} is {show(value)}, and was {show(profile.base[name])}"
@@ -196,6 +249,49 @@ def is_other_model(before: ModelRecord, now: ModelRecord) -> bool:
     if before.fingerprint is not None and now.fingerprint is not None:
         return before.fingerprint != now.fingerprint
     return before.name != now.name
+
+
+def _faults(profile: Profile) -> Iterator[str]:
+    """What of ``profile`` cannot be measured as it says, by its keys."""
+    yield from _faults_of_workloads(profile.workloads)
+    phases = {(work.name, work.concurrency) for work in profile.workloads}
+    if not profile.objective.terms:
+        yield "objective.terms is empty, so that nothing would count"
+    for number, term in enumerate(profile.objective.terms):
+        for fault in _faults_of_term(term, phases):
+            yield f"objective.terms[{number}]{fault}"
+    for number, limit in enumerate(profile.constraints):
+        if not _as_typed(limit):
+            yield f"constraints[{number}] is not what its text says, {limit.text!r}"
+
+
+def _faults_of_workloads(workloads: Sequence[WorkloadRecord]) -> Iterator[str]:
+    seen: set[tuple[str, int]] = set()
+    for number, work in enumerate(workloads):
+        for name, (least, most) in _COUNTS.items():
+            count = getattr(work, name)
+            if not least <= count <= most:
+                yield f"workloads[{number}].{name} is {count}, where it takes {least} to {most}"
+        if (work.name, work.concurrency) in seen:
+            yield f"workloads[{number}] is {work.name!r} x{work.concurrency} once more"
+        seen.add((work.name, work.concurrency))
+
+
+def _faults_of_term(term: Term, phases: Collection[tuple[str, int]]) -> Iterator[str]:
+    if term.metric not in METRICS:
+        yield f".metric is {term.metric!r}, where it takes one of {', '.join(METRICS)}"
+    if not _LEAST_WEIGHT <= term.weight <= _MOST_WEIGHT:
+        limits = f"{_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}"
+        yield f".weight is {term.weight:g}, where it takes a number above 0, {limits}"
+    if (term.workload, term.concurrency) not in phases:
+        yield f" counts {term.workload!r} x{term.concurrency}, which is not among its workloads"
+
+
+def _as_typed(limit: Constraint) -> bool:
+    try:
+        return parse_constraint(limit.text) == limit
+    except UsageError:
+        return False
 
 
 def _differences(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from velollm_core.config import Config
 from velollm_core.tune.bench import Stage
 from velollm_core.tune.evidence import Evidence
-from velollm_core.tune.race import Standing
 from velollm_core.tune.spec import Fate, Point, StageRecord, Tried
+from velollm_core.tune.standing import Standing
 
 
 def record(stage: Stage, evidence: Evidence, lead: Config, summary: str) -> StageRecord:
@@ -26,6 +27,7 @@ def record(stage: Stage, evidence: Evidence, lead: Config, summary: str) -> Stag
             *(
                 Tried(changes=whole, fate=Fate.UNTRIED, blocks=0, why="there was no time for it")
                 for whole in stage.untried
+                if not evidence.of(whole) and whole not in evidence.out
             ),
         ),
         blocks=stage.blocks,
@@ -72,10 +74,14 @@ def nothing_faster(evidence: Evidence, stages: Iterable[Stage]) -> str:
     count = len({whole for stage in stages for whole in stage.wholes} - {evidence.anchor})
     others = [whole for whole in evidence.ranked() if whole != evidence.anchor]
     if not others:
-        return f"Of {count} candidates none could be measured."
+        fates = Counter(out.fate for whole, out in evidence.out.items() if whole != evidence.anchor)
+        told = ", ".join(f"{number} {fate}" for fate, number in fates.items())
+        return f"Of {count} candidates none can be chosen: {told or 'no trial of them counts'}."
     low, value, high = ratios(evidence.against(others[0], evidence.anchor))
+    there = str(evidence.anchor) or "what you have"
+    enough = "" if value < 1 else " by enough to be told apart"
     return (
-        f"Of {count} candidates none was faster than what you have; the closest, "
+        f"Of {count} candidates none was faster than {there}{enough}; the closest, "
         f"{others[0]}, ran at {value:.3f} of its speed ({low:.3f} to {high:.3f})."
     )
 
@@ -85,6 +91,8 @@ def front(evidence: Evidence) -> tuple[Point, ...]:
     first.
     """
     count = len(evidence.task.objectives)
+    if any(set(logs) == {None} for logs in zip(*(e.logs for e in evidence.entries), strict=True)):
+        return ()
     models = [evidence.fitted(number) for number in range(count)]
     points = [
         Point(

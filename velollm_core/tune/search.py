@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from attrs import evolve
+
 from velollm_core.config import Config
 from velollm_core.errors import UsageError
 from velollm_core.experiment.clock import Clock
@@ -47,9 +49,9 @@ def tune(
         UsageError: the budget cannot hold even the least; the message says how much it takes.
         Unavailable: an attached server is not there at the start.
     """
-    found, untouched = axes(task) if task.proposed is None else ((), ())
+    moved, untouched = axes(task) if task.proposed is None else ((), ())
     start, notes = _start(task)
-    options = [option for axis in found for option in axis.options]
+    options = [option for axis in moved for option in axis.options]
     names = {name for option in options for name in over(task, Config(), option)}
     course = Course(
         lab=Lab(
@@ -61,11 +63,15 @@ def tune(
             moved=frozenset(names | set(start)),
         ),
         observe=observe,
-        space=Space(task, start, found),
+        space=Space(task, start, moved),
         untouched=untouched,
         notes=notes,
     )
-    return course.run()
+    try:
+        found = course.run()
+    finally:
+        fault = course.lab.set_back()
+    return evolve(found, notes=(*found.notes, fault)) if fault else found
 
 
 def _start(task: Task) -> tuple[Config, tuple[str, ...]]:

@@ -41,7 +41,10 @@ class Space:
     def __attrs_post_init__(self) -> None:
         context = knob_of(self.task, Role.CONTEXT)
         moved = {name for axis in self.axes for name in axis.knobs}
-        derived = moved if context is None else {*moved, context.name}
+        # What is only to be confirmed stays as it is; else the context follows what is required.
+        derived = set(moved)
+        if context is not None and self.task.proposed is None:
+            derived.add(context.name)
         self._rest = Config({n: v for n, v in self.start.items() if n not in derived})
         for axis in self.axes:
             first = Config({n: v for n, v in self.start.items() if n in axis.knobs})
@@ -90,7 +93,7 @@ class Space:
                 }
             )
             whole = over(self.task, self._rest, change)
-            if whole and possible(self.task, whole) is not None:
+            if whole != self.start and possible(self.task, whole) is not None:
                 self._wholes[point] = None
             else:
                 self._wholes[point] = whole

@@ -158,7 +158,7 @@ class StageRecord:
 class Point:
     """One configuration on the front: no other was better in every objective.
 
-    ``speed_ratios`` are against ``current``, one for each objective.
+    ``speed_ratios`` are against what took part in every block, one for each objective.
     """
 
     changes: Config
@@ -188,7 +188,11 @@ class Conclusion(StrEnum):
 
 @frozen(kw_only=True)
 class TaskRecord:
-    """What was asked for, for a stranger: a ``Task`` without its live objects."""
+    """What was asked for, for a stranger: a ``Task`` without its live objects.
+
+    ``settings_digest`` tells two tasks apart whose further arguments or variables of the user, or
+    whose running servers, differ; it is empty where that was not recorded.
+    """
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
@@ -202,6 +206,7 @@ class TaskRecord:
     mode: Literal["launch", "attach"]
     only: tuple[str, ...] = ()
     proposed: Config | None = None
+    settings_digest: str = ""
 
 
 @frozen(kw_only=True)
@@ -210,8 +215,9 @@ class Profile:
 
     ``config`` holds only knobs of the backend's own table, each with a value in its domain: no
     argument, variable, path, address or key. They are laid over what the user has set; ``base`` is
-    what that was when they were measured. ``evidence`` is what the confirmation measured, and
-    ``objective`` and ``workloads`` what it takes to measure it again.
+    what that was when they were measured. ``evidence`` is what the confirmation measured;
+    ``objective``, ``workloads``, ``requirements`` and ``constraints`` are what it takes to measure
+    it again.
     """
 
     name: str
@@ -227,6 +233,7 @@ class Profile:
     objective: Objective
     workloads: tuple[WorkloadRecord, ...]
     requirements: Requirements = Requirements()  # noqa: RUF009 - frozen
+    constraints: tuple[Constraint, ...] = ()
     evidence: tuple[Answer, ...] = ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from velollm_core.backends.machine import budget
+from velollm_core.backends.machine import budget, usable_bytes
 from velollm_core.config import Choices, Config, Knob, Range, Role, Value
 from velollm_core.tune.requirements import complete, in_force
 from velollm_core.tune.spec import Task
@@ -124,11 +124,11 @@ def fits(task: Task, changes: Config) -> bool:
         return True
     if taken.host_bytes > task.hardware.memory.usable_bytes:
         return False
-    for gpu in task.hardware.gpus:
-        free = gpu.memory_total_bytes if gpu.memory_free_bytes is None else gpu.memory_free_bytes
-        if free is not None and taken.gpu_bytes.get(gpu.uuid, 0) > free:
-            return False
-    return True
+    return all(
+        taken.gpu_bytes.get(gpu.uuid, 0) <= usable_bytes(gpu)
+        for gpu in task.hardware.gpus
+        if (gpu.memory_total_bytes, gpu.memory_free_bytes) != (None, None)
+    )
 
 
 def _slots(task: Task, now: Value | None) -> Iterable[int]:
@@ -164,7 +164,9 @@ def between(knob: Knob, one: float, other: float) -> float | None:
     middle = (one * other) ** 0.5 if positive else (one + other) / 2
     if knob.role in {Role.BATCH_LOGICAL, Role.BATCH_PHYSICAL}:
         middle = 2.0 ** round(math.log2(middle))
-    value = _in_domain(knob, float(f"{middle:.2g}") if abs(middle) < _EXACT else middle)
+    elif abs(middle) < _EXACT:
+        middle = float(f"{middle:.2g}")
+    value = _in_domain(knob, middle)
     if value is None or value in {one, other}:
         return None
     near = positive and max(value / one, one / value) < _NEAR

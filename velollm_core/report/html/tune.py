@@ -28,8 +28,8 @@ from velollm_core.report.html.parts import (
 from velollm_core.report.html.svg import ArmStyle
 from velollm_core.report.html.timeline import Quantity, pairs_timeline, quantity
 from velollm_core.statistics import mean
-from velollm_core.tune.race import CONFIDENCE
 from velollm_core.tune.spec import Conclusion, Fate, StageRecord, Tried, TuneResult
+from velollm_core.tune.standing import CONFIDENCE
 
 _GLYPHS = {
     Conclusion.FASTER: "\N{BLACK UP-POINTING TRIANGLE}",
@@ -54,7 +54,7 @@ _RACE = (
 )
 _FRONT = (
     "No other configuration that was measured is faster in every objective. Up and to the right "
-    "is faster; the lines are what you have, the filled mark is what was chosen."
+    "is faster; the lines are {beside}, the filled mark is what was chosen."
 )
 
 
@@ -217,7 +217,8 @@ def _front(result: TuneResult) -> Iterator[Element]:
     across, up = (entry.name for entry in result.task.objectives[:2])
     drawn = chart(f"{across} and {up}", "", front_chart(places, across, up))
     shown = [] if drawn is None else [drawn]
-    yield section("Worth having", tag("p", _FRONT, class_="help"), *shown, table(content))
+    text = _FRONT.format(beside=words.beside(result))
+    yield section("Worth having", tag("p", text, class_="help"), *shown, table(content))
 
 
 def _time(result: TuneResult) -> Iterator[Element]:
