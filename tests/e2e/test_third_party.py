@@ -92,7 +92,7 @@ def test_a_backend_of_a_third_party_is_benchmarked_with_no_line_changed_in_the_c
     assert result["complete"]
     assert len(result["trials"]) == 2
     for trial in result["trials"]:
-        assert trial["effective"] == {"delay_ms": 3}
+        assert trial["effective"] == {"delay_ms": 3, "breath": 1, "vowels": True}
         assert trial["mismatches"] == []
         for phase in trial["phases"]:
             for sample in phase["samples"]:
@@ -101,6 +101,19 @@ def test_a_backend_of_a_third_party_is_benchmarked_with_no_line_changed_in_the_c
                     b - a for a, b in zip(sample["event_ms"], sample["event_ms"][1:], strict=False)
                 ]
                 assert all(gap >= 2.9 for gap in gaps)
+
+
+def test_a_backend_of_a_third_party_is_tuned_with_no_line_changed_in_the_core(environment):
+    done = environment(
+        "--backend", "echo", "tune", "--force", "--workload", "short", "--requests", "1",
+        "--warmup", "0", "--max-tokens", "16", "--launches", "6", "--budget", "60s", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["complete"]
+    assert result["changes"]["breath"] == 4
+    assert result["changes"].get("delay_ms", 1) == 1
+    assert [entry["name"] for entry in result["untouched"]] == ["vowels"]
 
 
 def test_the_echo_is_shown_as_a_table(environment):

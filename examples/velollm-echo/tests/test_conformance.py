@@ -16,6 +16,7 @@ def facts() -> Facts:
         backend=EchoBackend(),
         capabilities=frozenset({Capability.SERVER_TIMINGS, Capability.TOKEN_COUNTS}),
         change=Config({"delay_ms": 3}),
+        live=Config({"breath": 2, "vowels": False}),
     )
 
 

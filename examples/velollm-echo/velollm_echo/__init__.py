@@ -17,18 +17,36 @@ from velollm_core.backends.contract import (
     Session,
 )
 from velollm_core.backends.processes import Place
-from velollm_core.config import Config, Knob, Range, Role, Settings
+from velollm_core.config import Choices, Config, Knob, Range, Role, Settings
 from velollm_core.errors import FailureKind, RequestError
 from velollm_core.models.spec import Model
 
 DELAY = Knob(
     name="delay_ms",
     role=Role.OTHER,
-    domain=Range(0, 1000),
+    domain=Range(1, 100),
     unit="ms",
-    summary="pause before each word",
+    summary="pause before each breath",
     source="this file",
 )
+BREATH = Knob(
+    name="breath",
+    role=Role.OTHER,
+    domain=Choices((1, 2, 4)),
+    summary="words between two pauses",
+    source="this file",
+    change="per_request",
+)
+VOWELS = Knob(
+    name="vowels",
+    role=Role.OTHER,
+    domain=Choices((True, False)),
+    summary="whether all vowels are said; without them a pause is half as long",
+    source="this file",
+    numerics="lossy",
+    change="reload",
+)
+USUAL = Config({"delay_ms": 1, "breath": 1, "vowels": True})
 
 
 class EchoSession(Session):
@@ -38,17 +56,20 @@ class EchoSession(Session):
     load_ms = 0.0
     capabilities = frozenset({Capability.SERVER_TIMINGS, Capability.TOKEN_COUNTS})
 
-    def __init__(self, delay_ms: int) -> None:
-        self._delay_ms = delay_ms
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._closed = False
 
     def generate(self, request: Request) -> Iterator[Event | Finish]:
         """Repeat the prompt, a word an event."""
         sent = time.perf_counter()
-        words = _words(request)
+        config = self._config | request.config
+        pause_s = float(config["delay_ms"]) / (1000 if config["vowels"] else 2000)
+        words = [word if config["vowels"] else _short(word) for word in _words(request)]
         first_ms = last_ms = 0.0
         for index, word in enumerate(words[: request.max_tokens]):
-            time.sleep(self._delay_ms / 1000)
+            if index % int(config["breath"]) == 0:
+                time.sleep(pause_s)
             if self._closed:
                 raise RequestError("the echo was closed.", "", FailureKind.INTERRUPTED)
             last_ms = (time.perf_counter() - sent) * 1000
@@ -66,7 +87,13 @@ class EchoSession(Session):
 
     def effective(self) -> Config:
         """What the engine really uses."""
-        return Config({DELAY.name: self._delay_ms})
+        return self._config
+
+    def reconfigure(self, config: Config) -> None:
+        """All but the pause, which holds from the start."""
+        live = {BREATH.name, VOWELS.name}
+        super().reconfigure(Config({k: v for k, v in config.items() if k not in live}))
+        self._config |= config
 
     def close(self) -> None:
         """No process was started, so none has to end; answers under way do."""
@@ -78,6 +105,10 @@ def _words(request: Request) -> list[str]:
         return request.prompt.split()
     parts = [part if isinstance(part, int) else part.content for part in request.prompt]
     return " ".join(map(str, parts)).split()
+
+
+def _short(word: str) -> str:
+    return word[0] + "".join(letter for letter in word[1:] if letter not in "aeiou")
 
 
 class EchoBackend(Backend):
@@ -98,16 +129,16 @@ class EchoBackend(Backend):
         return (Model(reference="echo", served_name="echo"),)
 
     def knobs(self, installation: Installation, model: Model) -> tuple[Knob, ...]:
-        """One knob."""
+        """Three knobs."""
         del installation, model
-        return (DELAY,)
+        return (DELAY, BREATH, VOWELS)
 
     def launch(
         self, installation: Installation, model: Model, settings: Settings, place: Place
     ) -> Session:
         """Ready at once."""
         del installation, model, place
-        return EchoSession(int(settings.config.get(DELAY.name, 1)))
+        return EchoSession(USUAL | settings.config)
 
 
 @hookimpl

@@ -8,7 +8,8 @@ it starts often.
 A fault is chosen by the variable ``DOUBLE_FAULT`` or by POST to ``/double``, ``{"fault": NAME}``:
 ``busy``, ``load``, ``memory``, ``slow``, ``truncated``, ``hang``, ``error``, ``runner``,
 ``death``, ``unended``, ``cached``; and of a start ``unhealthy``, ``broken``. GET of ``/double``
-tells which requests came.
+tells which requests came. How fast it generates may follow its settings: ``DOUBLE_PACE`` maps words
+among its engine's arguments to factors by which a token takes longer, ``{"--flash-attn off": 4}``.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
             words.append(word)
             if stream:
                 self.line(self.chunk(body, word, done=False))
-            time.sleep(TOKEN_S)
+            time.sleep(TOKEN_S * held.pace)
         ended = time.perf_counter()
         final = {
             **self.chunk(body, "" if stream else "".join(words), done=True),

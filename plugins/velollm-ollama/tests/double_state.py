@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -35,6 +36,13 @@ class RefusedError(Exception):
         self.status = status
 
 
+def pace(engine):
+    """The factor on the time of a token; see ``double.py``."""
+    words = "" if engine is None else " ".join(engine.args)
+    planted = json.loads(variable("DOUBLE_PACE", "{}"))
+    return math.prod(factor for part, factor in planted.items() if part in words)
+
+
 class Loaded:
     """A model in memory, with the process that runs it."""
 
@@ -42,6 +50,7 @@ class Loaded:
         self.model = model
         self.options = options
         self.engine = engine
+        self.pace = pace(engine)
         self.slots = threading.Semaphore(int(variable("OLLAMA_NUM_PARALLEL", "1")))
         self.stays = duration(variable("OLLAMA_KEEP_ALIVE", "5m"))
         self.expires = None
