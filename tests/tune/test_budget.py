@@ -90,17 +90,25 @@ def test_a_machine_that_stays_slow_is_not_waited_for_for_ever(tuning):
     assert found.spent_s <= 1.1 * 900.0
 
 
-def test_a_machine_that_falls_to_a_fifth_is_waited_for_too(tuning):
-    def drift(now_ms):
-        return 6.0 if now_ms > 9_000 and not pauses else 1.0
-
+def falls(tuning, times):
+    """A machine that is slower by so many ``times`` from the ninth second until it is left alone
+    for once; how it is left alone, and for how long each time.
+    """
     pauses = []
+
+    def drift(now_ms):
+        return times if now_ms > 9_000 and not pauses else 1.0
 
     def pause(seconds):
         pauses.append(seconds)
         script.clock.advance(1000 * seconds)
 
     script = tuning.script(token_ms=tuning.tenth, drift=drift, launch_noise=0.01)
+    return script, pause, pauses
+
+
+def test_a_machine_that_falls_to_a_fifth_is_waited_for_too(tuning):
+    script, pause, pauses = falls(tuning, 6.0)
     found = tuning.run(tuning.task(script, only=("threads",), budget_s=400.0), pause=pause)
     assert pauses == [60.0]
     assert found.changes["threads"] == 4
@@ -108,16 +116,7 @@ def test_a_machine_that_falls_to_a_fifth_is_waited_for_too(tuning):
 
 
 def test_a_limit_that_only_the_fallen_machine_broke_is_not_held_against_a_candidate(tuning):
-    def drift(now_ms):
-        return 1.6 if now_ms > 9_000 and not pauses else 1.0
-
-    pauses = []
-
-    def pause(seconds):
-        pauses.append(seconds)
-        script.clock.advance(1000 * seconds)
-
-    script = tuning.script(token_ms=tuning.tenth, drift=drift, launch_noise=0.01)
+    script, pause, pauses = falls(tuning, 1.6)
     task = tuning.task(
         script,
         only=("threads", "poll"),
