@@ -242,9 +242,10 @@ def _judge(outcome: Outcome, profile: Profile | None) -> None:
 
 def _judge_profile(outcome: Outcome, profile: Profile) -> None:
     from velollm_core.statistics import Verdict
+    from velollm_core.tune.confirm import broken_limits
 
     result = outcome.result
-    if _breaks_limits(outcome):
+    if broken_limits(result.task.constraints, outcome.trials):
         raise VeloError(
             f"profile {profile.name} breaks a limit that it was chosen under: {result.why}",
             "Do without it, or tune again: velollm tune",
@@ -255,13 +256,3 @@ def _judge_profile(outcome: Outcome, profile: Profile) -> None:
         f"profile {profile.name} is not faster than what you run: {result.why}",
         "Do without it, or tune again: velollm tune",
     )
-
-
-def _breaks_limits(outcome: Outcome) -> bool:
-    """Whether what was confirmed does not keep what is required, however fast it is."""
-    from velollm_core.tune.confirm import STAGE
-    from velollm_core.tune.constraints import broken
-    from velollm_core.tune.lab import TUNED, arm_name
-
-    tuned = [trial for trial in outcome.trials if trial.arm == arm_name(STAGE, TUNED)]
-    return bool(broken(outcome.result.task.constraints, tuned))

@@ -23,6 +23,7 @@ from velollm_core.hardware.detect import detect, fingerprint
 from velollm_core.statistics import MARGIN
 from velollm_core.tune.constraints import parse_constraint
 from velollm_core.tune.keep import Outcome, stored, tuned
+from velollm_core.tune.lab import CURRENT, arm_of
 from velollm_core.tune.objective import parse_objective
 from velollm_core.tune.profile import fits, refuse_unmeasurable, settings_of
 from velollm_core.tune.requirements import complete
@@ -236,12 +237,4 @@ def _attached(task: Task) -> tuple[Arm, ...]:
     """The server that takes part and runs already, if one does."""
     if task.mode != "attach":
         return ()
-    arm = Arm(
-        name="current",
-        backend=task.backend,
-        installation=task.installation,
-        model=task.model,
-        settings=evolve(task.current, config=Config()),
-        mode="attach",
-    )
-    return (arm,)
+    return (arm_of(task, CURRENT, evolve(task.current, config=Config())),)

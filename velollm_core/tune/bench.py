@@ -31,7 +31,6 @@ _SLOW, _LEAST_SLOW = 4.0, 1.5
 them would take all that is left, but never before the second."""
 _LEAST_LONGEST_S = 5.0
 """A hiccup of the machine ends no trial that takes a moment."""
-_LEAST_PATIENCE_S = 30.0
 
 
 class Stopped(Exception):  # noqa: N818 - not an error of ours, an outcome
@@ -93,7 +92,6 @@ class Bench:
             seed=seed,
             observe=self.tell,
             longest_s=longest_s,
-            patience_s=max(_LEAST_PATIENCE_S, longest_s),
         )
         self.trials += result.trials
         self.ledger.add(result.trials)
@@ -172,7 +170,6 @@ class Bench:
             after_block=after,
             observe=self.tell,
             longest_s=longest_s,
-            patience_s=max(_LEAST_PATIENCE_S, longest_s),
         )
         if result.interrupted:
             self.trials += result.trials[seen:]

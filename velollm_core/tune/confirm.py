@@ -29,7 +29,7 @@ from velollm_core.statistics import (
 from velollm_core.tune.constraints import broken
 from velollm_core.tune.lab import CURRENT, DEFAULTS, TUNED, arm_name, fault_of
 from velollm_core.tune.objective import speed
-from velollm_core.tune.spec import Answer, Conclusion, Objective, Task, Term
+from velollm_core.tune.spec import Answer, Conclusion, Constraint, Objective, Task, Term
 
 STAGE = "confirm"
 
@@ -210,9 +210,7 @@ def conclude(
         trials: those of the confirmation.
     """
     overall = found[0].overall
-    limits = broken(
-        task.constraints, [trial for trial in trials if trial.arm == arm_name(STAGE, TUNED)]
-    )
+    limits = broken_limits(task.constraints, trials)
     if overall.because in _OPEN:
         return Conclusion.OPEN, f"{changes} could not be judged: {overall.why}."
     figures = ratio_words(overall)
@@ -228,6 +226,17 @@ def conclude(
     if slower:
         why += f" The engine's defaults are faster still: {ratio_words(slower[0].overall)}."
     return Conclusion.FASTER, why
+
+
+def broken_limits(constraints: Sequence[Constraint], trials: Iterable[Trial]) -> tuple[str, ...]:
+    """A sentence for each limit that the winner did not keep in the confirmation.
+
+    Args:
+        constraints: the limits.
+        trials: those of the confirmation, and maybe others.
+    """
+    winners = arm_name(STAGE, TUNED)
+    return broken(constraints, [trial for trial in trials if trial.arm == winners])
 
 
 def ratio_words(comparison: Comparison) -> str:

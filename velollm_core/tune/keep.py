@@ -21,10 +21,10 @@ from velollm_core.experiment.records import (
     workload_record,
 )
 from velollm_core.experiment.runner import Surroundings
-from velollm_core.experiment.spec import Arm, Trial
+from velollm_core.experiment.spec import Trial
 from velollm_core.hardware.spec import HardwareSpec
 from velollm_core.tune.confirm import ratio_words
-from velollm_core.tune.lab import CURRENT, fault_of
+from velollm_core.tune.lab import CURRENT, arm_of, fault_of
 from velollm_core.tune.requirements import complete
 from velollm_core.tune.search import Found, Observe, tune
 from velollm_core.tune.spec import KIND, Conclusion, Task, TaskRecord, TuneResult
@@ -202,14 +202,6 @@ def _as_then(now: HardwareSpec, then: HardwareSpec) -> HardwareSpec:
 
 
 def _blank(task: Task, clock: Clock, surroundings: Surroundings) -> TuneResult:
-    own = Arm(
-        name=CURRENT,
-        backend=task.backend,
-        installation=task.installation,
-        model=task.model,
-        settings=task.current,
-        mode=task.mode,
-    )
     return TuneResult(
         run="",
         created_at=clock.utc(),
@@ -228,7 +220,7 @@ def _blank(task: Task, clock: Clock, surroundings: Surroundings) -> TuneResult:
             mode=task.mode,
             only=task.only,
             proposed=task.proposed,
-            settings_digest=settings_digest(own),
+            settings_digest=settings_digest(arm_of(task, CURRENT, task.current)),
         ),
         engine=engine_record(task.installation),
         model=model_record(task.model),

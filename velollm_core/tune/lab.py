@@ -31,6 +31,8 @@ DEFAULTS = "defaults"
 
 _TOO_FAR_APART = timedelta(hours=1)
 _LONGEST_LABEL = 80
+_LEAST_PATIENCE_S = 30.0
+"""So long a server is waited for at least, however short a trial may be."""
 
 
 class TakesTooLong(Exception):  # noqa: N818 - not an error of ours, an outcome
@@ -65,11 +67,11 @@ class Lab:
             config=settings.config | changes,
             origins={**settings.origins, **dict.fromkeys(changes, ORIGIN)},
         )
-        return self._arm(name, changed)
+        return arm_of(task, name, changed)
 
     def defaults(self, name: str) -> Arm:
         """The engine's own settings."""
-        return self._arm(name, self.task.defaults)
+        return arm_of(self.task, name, self.task.defaults)
 
     def differ(self, one: Settings, other: Settings) -> bool:
         """Whether two settings run differently; what one of them does not say is as the engine has
@@ -78,17 +80,6 @@ class Lab:
         own = self.task.defaults.config
         return differ(
             evolve(one, config=own | one.config), evolve(other, config=own | other.config)
-        )
-
-    def _arm(self, name: str, settings: Settings) -> Arm:
-        task = self.task
-        return Arm(
-            name=name,
-            backend=task.backend,
-            installation=task.installation,
-            model=task.model,
-            settings=settings,
-            mode=task.mode,
         )
 
     def run(
@@ -100,7 +91,6 @@ class Lab:
         after_block: AfterBlock = lambda _, __: (),
         observe: Callable[[Progress], None] = lambda _: None,
         longest_s: float | None = None,
-        patience_s: float | None = None,
     ) -> ExperimentResult:
         """Measure; what the journal holds is not measured again, unless its block was torn.
 
@@ -110,8 +100,8 @@ class Lab:
             seed: decides the prompts and the order.
             after_block: may drop arms.
             observe: told of progress.
-            longest_s: a trial that takes longer is ended after the request under way, and fails.
-            patience_s: bounds the waits for a server, where it is less than the task's own.
+            longest_s: a trial that takes longer is ended after the request under way, and fails. Nor
+                is a server waited for longer than that, or half a minute where that is more.
         """
         task = self.task
         dropped: set[str] = set()
@@ -134,7 +124,7 @@ class Lab:
                 raise TakesTooLong(f"ended after {longest_s:.0f} s")
 
         def at_most(seconds: float) -> float:
-            return seconds if patience_s is None else min(seconds, patience_s)
+            return seconds if longest_s is None else min(seconds, max(_LEAST_PATIENCE_S, longest_s))
 
         self._mend(arms, 0, seed)
         return run(
@@ -189,6 +179,18 @@ class Lab:
         for arm, trial in ended:
             if trial and now - datetime.fromisoformat(trial.started_at) > _TOO_FAR_APART:
                 self.journal.forget(arm.name, trial.key, block)
+
+
+def arm_of(task: Task, name: str, settings: Settings) -> Arm:
+    """What ``task`` is about, with ``settings``."""
+    return Arm(
+        name=name,
+        backend=task.backend,
+        installation=task.installation,
+        model=task.model,
+        settings=settings,
+        mode=task.mode,
+    )
 
 
 def arm_name(stage: str, label: str) -> str:
