@@ -139,15 +139,10 @@ def test_what_it_does_not_tell_is_not_changed_as_it_could_not_be_set_back(attach
     assert not any("poll" in config for config in task.backend.server.asked)
 
 
-def test_a_server_that_runs_already_is_tuned_by_what_it_lets_change_and_set_back(tuning):
-    knobs = (
-        tuning.knob("threads", Role.THREADS_DECODE, Range(1, 64)),
-        tuning.knob("poll", Role.OTHER, Range(1, 100), numerics="exact", change="per_request"),
-        tuning.knob("mode", Role.OTHER, Choices(("a", "b")), numerics="exact", change="reload"),
-    )
+def test_a_server_that_runs_already_is_tuned_by_what_it_lets_change_and_set_back(tuning, knobs):
     script = tuning.script(
         knobs=knobs,
-        defaults=Config({"threads": 8, "poll": 50, "mode": "a"}),
+        defaults=BEFORE,
         token_ms=lambda config: 100.0 * (0.7 if config["mode"] == "b" else 1.0),
     )
     task = tuning.task(script, mode="attach")

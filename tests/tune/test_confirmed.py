@@ -51,7 +51,8 @@ def test_a_leader_that_is_not_proven_is_not_proposed(tuning):
 
 def test_several_objectives_give_what_none_beats_in_all(tuning):
     script = tuning.script(
-        token_ms=lambda config: 100.0 * {4: 0.7, 7: 0.8}.get(config["threads"], 1.0)
+        token_ms=lambda config: 100.0 * {4: 0.7, 7: 0.8}.get(config["threads"], 1.0),
+        launch_noise=0.01,
     )
     task = tuning.task(
         script, only=("threads",), objectives=("decode", "ttft"), budget_s=tuning.budget_s
@@ -59,7 +60,7 @@ def test_several_objectives_give_what_none_beats_in_all(tuning):
     found = tuning.run(task)
     first, *others = found.front
     assert found.changes == first.changes == Config({"threads": 4})
-    assert first.speed_ratios == pytest.approx((1 / 0.7, 1.0), rel=0.1)
+    assert first.speed_ratios == pytest.approx((1 / 0.7, 1.0), rel=0.05)
     for other in others:  # what is slower in the one is faster in the other
         assert other.speed_ratios[0] <= first.speed_ratios[0]
         assert other.speed_ratios[1] >= first.speed_ratios[1]

@@ -312,8 +312,12 @@ def test_a_workload_that_cannot_be_sent_is_refused_by_its_key(profile, name, cou
         refuse_unmeasurable(evolve(profile, workloads=(work, work)))
 
 
-def test_a_profile_that_a_tune_wrote_can_be_measured_again(profile):
-    refuse_unmeasurable(evolve(profile, constraints=(LIMIT, parse_constraint("memory<6GiB"))))
+def test_a_profile_that_a_tune_wrote_can_be_measured_again(profile, tmp_path):
+    limits = (LIMIT, parse_constraint("memory<6GiB"))
+    write(place(tmp_path, "mine"), evolve(profile, constraints=limits))
+    again = read(tmp_path, "mine")
+    refuse_unmeasurable(again)
+    assert (again.constraints, again.workloads) == (limits, profile.workloads)
 
 
 def test_where_everything_is_as_it_was_measured_nothing_is_said(profile, result):
