@@ -100,8 +100,8 @@ class Lab:
             seed: decides the prompts and the order.
             after_block: may drop arms.
             observe: told of progress.
-            longest_s: a trial that takes longer is ended after the request under way, and fails. Nor
-                is a server waited for longer than that, or half a minute where that is more.
+            longest_s: a trial that takes longer is ended after the request under way, and fails.
+                Nor is a server waited for longer than that, or half a minute where that is more.
         """
         task = self.task
         dropped: set[str] = set()
